@@ -1,0 +1,174 @@
+"""The database: models' base, types, the database's own clock, and the one way to write.
+
+PostgreSQL and SQLite behave alike here: times are aware UTC, foreign keys are enforced, and a
+write transaction takes its lock at the start (SQLite's BEGIN IMMEDIATE), because a transaction
+that begins by reading and then writes fails at once under load instead of waiting its turn.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from flask_migrate import Migrate
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import JSON, DateTime, Dialect, Engine, MetaData, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.expression import FunctionElement
+from sqlalchemy.types import TypeDecorator
+
+BUSY_TIMEOUT_MS = 15_000
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC time, also on SQLite, which keeps no zone. A naive time is refused."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Store UTC."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value!r} has no time zone; times here are aware, in UTC")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class db_now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function it is
+    """The database's clock, at the moment of the statement, plus a number of seconds."""
+
+    type = UtcDateTime()
+    inherit_cache = True
+    name = "db_now"
+
+    def __init__(self, plus_seconds: object = 0.0) -> None:
+        super().__init__(plus_seconds)
+
+
+@compiles(db_now, "postgresql")
+def _postgresql_now(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
+    seconds = compiler.process(element.clauses, **kw)
+    return f"(clock_timestamp() + make_interval(secs => CAST({seconds} AS double precision)))"
+
+
+@compiles(db_now, "sqlite")
+def _sqlite_now(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
+    # Six digits of fraction, as SQLAlchemy stores them, so that text compares as time does.
+    seconds = compiler.process(element.clauses, **kw)
+    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', ({seconds}) || ' seconds')"
+
+
+class Base(DeclarativeBase):
+    """The base of every model."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_N_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: UtcDateTime(),
+        dict[str, Any]: JSON(),
+        list[Any]: JSON(),
+    }
+
+
+db = SQLAlchemy(metadata=Base.metadata, session_options={"expire_on_commit": False})
+migrate = Migrate(compare_type=True, render_as_batch=True)
+
+
+@contextmanager
+def transaction() -> Iterator[Session]:
+    """Run the block as one write transaction of the current context's session.
+
+    Commits at the end, rolls back on any exception, and then runs what `after_commit` was given.
+    A block inside another joins it. What was read before is released first, so that the block
+    sees the newest state and waits for its turn to write instead of failing.
+    """
+    session = db.session()
+    if session.info.get("writing"):
+        yield session
+        return
+    session.commit()
+    session.info["writing"] = True
+    try:
+        session.connection(execution_options={"writes": True})
+        yield session
+        session.commit()
+    except BaseException:
+        session.rollback()
+        session.info.pop("after_commit", None)
+        raise
+    finally:
+        session.info.pop("writing", None)
+    for callback in session.info.pop("after_commit", []):
+        callback()
+
+
+def after_commit(session: Session, callback: Callable[[], None]) -> None:
+    """Run the callback once the session's `transaction()` has committed; never if it rolls back."""
+    session.info.setdefault("after_commit", []).append(callback)
+
+
+def engine_options(url: str) -> dict[str, Any]:
+    """SQLAlchemy's engine options for a database URL.
+
+    On PostgreSQL a statement, a lock and a dead connection each give up in bounded time: a
+    request thread or a heartbeat must never hang on a machine that has gone.
+    """
+    if not url.startswith("postgresql"):
+        return {"connect_args": {"timeout": BUSY_TIMEOUT_MS / 1000}}
+    return {
+        "pool_pre_ping": True,
+        "pool_size": 10,
+        "max_overflow": 60,
+        "pool_timeout": 10,
+        "connect_args": {
+            "connect_timeout": 5,
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 15_000,
+            "options": "-c statement_timeout=60000 -c lock_timeout=15000"
+            " -c idle_in_transaction_session_timeout=300000 -c timezone=UTC",
+        },
+    }
+
+
+@event.listens_for(Engine, "connect")
+def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
+    if not isinstance(connection, sqlite3.Connection):
+        return
+    # None: this module begins transactions itself, below, and the driver stays out of it.
+    connection.isolation_level = None
+    for pragma in (
+        "journal_mode=WAL",
+        # A 202 is a promise: the row is on disk when the answer leaves.
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        f"busy_timeout={BUSY_TIMEOUT_MS}",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+@event.listens_for(Engine, "begin")
+def _begin_sqlite(connection: Any) -> None:
+    if connection.dialect.name == "sqlite":
+        writes = connection.get_execution_options().get("writes")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,59 @@
+"""What every request gets: an id, a log line, limits on its body, and headers on its answer."""
+
+import re
+import time
+
+import structlog
+from flask import Flask, Response, g, request
+from uuid_utils import uuid7
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from backend.config import Settings
+
+log = structlog.get_logger(__name__)
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+def register_requests(app: Flask, settings: Settings) -> None:
+    """Install the hooks around every request."""
+    # Multipart bodies: the form parser's own bounds, so that a flood of parts is refused early.
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_request_bytes
+    app.config["MAX_FORM_PARTS"] = 2 * settings.max_batch_files + 50
+    app.config["MAX_FORM_MEMORY_SIZE"] = 1024 * 1024
+    if settings.trusted_proxies:
+        hops = settings.trusted_proxies
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
+    app.before_request(_begin)
+    app.after_request(_end)
+
+
+def _begin() -> None:
+    sent = request.headers.get("X-Request-ID", "")
+    # A caller's id is kept when it is plain, so that its logs and ours can be joined.
+    g.request_id = sent if REQUEST_ID.fullmatch(sent) else uuid7().hex
+    g.started = time.perf_counter()
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request_id=g.request_id)
+
+
+def _end(response: Response) -> Response:
+    response.headers["X-Request-ID"] = g.get("request_id", "")
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    if request.path.startswith("/api/"):
+        response.headers.setdefault("Cache-Control", "no-store")
+    seconds = time.perf_counter() - g.get("started", time.perf_counter())
+    log.info(
+        "request",
+        method=request.method,
+        path=request.path,
+        status=response.status_code,
+        duration_seconds=round(seconds, 4),
+    )
+    return response
