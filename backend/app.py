@@ -10,6 +10,7 @@ from backend.http.api import configure_api
 from backend.http.problems import register_problems
 from backend.http.rate_limits import register_rate_limits
 from backend.http.requests import register_requests
+from backend.jobs.kinds import Kinds
 from backend.logs import configure_logging
 
 
@@ -27,6 +28,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     register_rate_limits(app, settings)
     db.init_app(app)
     migrate.init_app(app, db, directory="backend/migrations")
+    app.extensions["sluice.kinds"] = Kinds(wiring.JOB_KINDS)
+    app.extensions["sluice.schedules"] = wiring.SCHEDULES
     for extend in wiring.EXTENSIONS:
         extend(app, settings)
     api = configure_api(app)

@@ -1,15 +1,51 @@
 """The table of contents: everything that the application is made of, as plain tuples."""
 
 from collections.abc import Callable
+from typing import Any
 
 import click
 from flask import Flask
 
+from backend.accounts import commands as accounts_commands
+from backend.accounts import routes as accounts_routes
+from backend.accounts.guards import configure_accounts
+from backend.compression import jobs as compression_jobs
+from backend.compression import routes as compression_routes
 from backend.config import Settings
+from backend.documents import routes as documents_routes
 from backend.http.api import Blueprint
+from backend.jobs import Schedule, duties
+from backend.jobs import commands as jobs_commands
+from backend.jobs import routes as jobs_routes
+from backend.jobs.celery_bridge import connect_broker
+from backend.jobs.kinds import JobKind
+from backend.jobs.live import connect_live
+from backend.ops import routes as ops_routes
+from backend.ops.metrics import count_requests
+from backend.storage.uploads import receive_uploads
 
-EXTENSIONS: tuple[Callable[[Flask, Settings], None], ...] = ()
+EXTENSIONS: tuple[Callable[[Flask, Settings], None], ...] = (
+    configure_accounts,
+    receive_uploads,
+    connect_broker,
+    connect_live,
+    count_requests,
+)
 
-BLUEPRINTS: tuple[Blueprint, ...] = ()
+BLUEPRINTS: tuple[Blueprint, ...] = (
+    accounts_routes.blueprint,
+    jobs_routes.blueprint,
+    documents_routes.blueprint,
+    compression_routes.blueprint,
+    ops_routes.blueprint,
+)
 
-COMMANDS: tuple[click.Command, ...] = ()
+JOB_KINDS: tuple[JobKind[..., Any], ...] = (
+    duties.clean_up,
+    compression_jobs.compress_file,
+    compression_jobs.compress_bulk,
+)
+
+SCHEDULES: tuple[Schedule, ...] = (duties.HOURLY_CLEAN_UP,)
+
+COMMANDS: tuple[click.Command, ...] = (accounts_commands.users, jobs_commands.queues)

@@ -86,6 +86,9 @@ View = TypeVar("View", bound=Callable[..., Any])
 if TYPE_CHECKING:
     # flask-smorest ships no types; its decorators keep a view's.
     class _Blueprint(flask.Blueprint):
+        def __init__(
+            self, name: str, import_name: str, *, description: str = "", **options: Any
+        ) -> None: ...
         def arguments(self, schema: Any, **options: Any) -> Callable[[View], View]: ...
         def response(
             self, status_code: int, schema: Any = None, **options: Any

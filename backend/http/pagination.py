@@ -44,14 +44,14 @@ def encode_cursor(key: list[Any]) -> str:
     return base64.urlsafe_b64encode(json.dumps(key).encode()).decode().rstrip("=")
 
 
-def decode_cursor(cursor: str, length: int) -> list[Any]:
-    """Return the place that a cursor names; raise InvalidInput unless it has `length` values."""
+def decode_cursor(cursor: str, *types: type) -> list[Any]:
+    """Return the place that a cursor names; raise InvalidInput unless it has these types."""
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         key = json.loads(base64.urlsafe_b64decode(padded.encode("ascii")))
     except (ValueError, binascii.Error, RecursionError):
         key = None
-    if not isinstance(key, list) or len(key) != length:
+    if not isinstance(key, list) or [type(value) for value in key] != [*types]:
         raise InvalidInput(
             f"cursor: {cursor[:40]!r} is not a cursor that this list gave out.",
             fields={"cursor": ["Not a cursor that this list gave out."]},

@@ -2,33 +2,59 @@
 
 import re
 import time
+from ipaddress import IPv6Address, IPv6Network, ip_address
 
-from flask import Flask, Response, g
-from flask_jwt_extended import get_jwt_identity
+from flask import Flask, Response, request
+from flask_jwt_extended import decode_token
 from flask_jwt_extended.exceptions import JWTExtendedException
 from flask_limiter import HeaderNames, Limiter, RateLimitExceeded
 from flask_limiter.util import get_remote_address
+from jwt import PyJWTError
 
 from backend.config import Settings
+from backend.http.api import settings
 from backend.http.problems import problem
+
+# The library would tell the caller of every answer when to come back, also of good ones.
+UNUSED = "X-Unused-Retry-After"
 
 
 def caller() -> str:
-    """The signed-in user's id, or the address where nobody is signed in."""
+    """The user whom the access token names, or the address where there is no good token.
+
+    Limits are counted before a view's guard has run, and an ended log-in's user is its user still.
+    """
+    sent = request.authorization
+    if sent is not None and sent.type == "bearer" and sent.token:
+        try:
+            return f"user:{decode_token(sent.token)['sub']}"
+        except (PyJWTError, JWTExtendedException, RecursionError):
+            pass  # the guard says what is wrong with it
+    return client_address()
+
+
+def client_address() -> str:
+    """The caller's address; of IPv6 the network, because one caller commands a whole /64."""
+    address = get_remote_address()
     try:
-        identity = get_jwt_identity()
-    except (JWTExtendedException, RuntimeError):
-        identity = None
-    return f"user:{identity}" if identity else f"address:{get_remote_address()}"
+        ip = ip_address(address)
+    except ValueError:
+        return f"address:{address}"
+    if isinstance(ip, IPv6Address) and ip.ipv4_mapped is None:
+        return f"address:{IPv6Network((int(ip), 64), strict=False)}"
+    return f"address:{address}"
 
 
 limiter = Limiter(
     key_func=caller,
+    # One count for all routes together, where default_limits would be one for each.
+    application_limits=[lambda: settings().request_limit_per_user],
     headers_enabled=True,
     header_name_mapping={
         HeaderNames.LIMIT: "RateLimit-Limit",
         HeaderNames.REMAINING: "RateLimit-Remaining",
         HeaderNames.RESET: "RateLimit-Reset",
+        HeaderNames.RETRY_AFTER: UNUSED,
     },
     retry_after="delta-seconds",
     strategy="moving-window",
@@ -50,9 +76,10 @@ def register_rate_limits(app: Flask, settings: Settings) -> None:
             "socket_connect_timeout": 0.3,
             "socket_timeout": 0.3,
         }
+    # Before the library's own hook, because hooks run in the reverse of their order.
+    app.after_request(_reset_in_seconds)
     limiter.init_app(app)
     app.register_error_handler(RateLimitExceeded, _refuse)
-    app.after_request(_reset_in_seconds)
 
 
 def _refuse(error: RateLimitExceeded) -> Response:
@@ -74,8 +101,8 @@ def _resets_at() -> float:
 
 def _reset_in_seconds(response: Response) -> Response:
     """The library gives the moment of reset; the header's standard form is the seconds until it."""
+    response.headers.pop(UNUSED, None)
     reset = response.headers.get("RateLimit-Reset")
-    if reset and not g.get("reset_in_seconds"):
-        g.reset_in_seconds = True
+    if reset:
         response.headers["RateLimit-Reset"] = str(max(0, int(float(reset) - time.time())))
     return response

@@ -37,7 +37,8 @@ def _begin() -> None:
     sent = request.headers.get("X-Request-ID", "")
     # A caller's id is kept when it is plain, so that its logs and ours can be joined.
     g.request_id = sent if REQUEST_ID.fullmatch(sent) else uuid7().hex
-    g.started = time.perf_counter()
+    started = time.perf_counter()
+    g.elapsed_seconds = lambda: time.perf_counter() - started
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=g.request_id)
 
@@ -48,12 +49,11 @@ def _end(response: Response) -> Response:
         response.headers.setdefault(name, value)
     if request.path.startswith("/api/"):
         response.headers.setdefault("Cache-Control", "no-store")
-    seconds = time.perf_counter() - g.get("started", time.perf_counter())
     log.info(
         "request",
         method=request.method,
         path=request.path,
         status=response.status_code,
-        duration_seconds=round(seconds, 4),
+        duration_seconds=round(g.elapsed_seconds(), 4),
     )
     return response

@@ -1,0 +1,157 @@
+"""Opening a PDF, looking at what must be respected in it, and writing it again."""
+
+import mmap
+import re
+from pathlib import Path
+from typing import BinaryIO
+
+import pikepdf
+from pikepdf import Dictionary, Name, Object, Pdf
+
+from backend.compression.engine.errors import (
+    MALFORMED,
+    DamagedPdf,
+    NeedsPassword,
+    NotAPdf,
+    WrongPassword,
+)
+from backend.compression.engine.progress import Progress
+
+# ISO 32000-2, annex I: readers look for the header within the first 1024 bytes.
+_HEADER_WITHIN = 1024
+_OBJECT = re.compile(rb"\d\s+\d+\s+obj\b")
+# A stream that unpacks to more than this is left packed: enough for 100 megapixels of CMYK.
+_UNPACKED_BYTES_MAX = 512 * 2**20
+# ISO 32000-2, table 225: bit 2 of /SigFlags.
+_APPEND_ONLY = 2
+_FIELDS_MAX = 100_000
+
+
+def open_pdf(source: Path, password: str | None) -> Pdf:
+    """Open a PDF that has at least one page; repairs what can be repaired.
+
+    Raises NotAPdf, NeedsPassword, WrongPassword or DamagedPdf.
+    """
+    _require_header(source)
+    _limit_memory()
+    try:
+        pdf = pikepdf.open(source, password=password or "")
+    except pikepdf.PasswordError as error:
+        if password:
+            raise WrongPassword("The password does not open this PDF.") from error
+        raise NeedsPassword("This PDF needs a password to be opened.") from error
+    except MALFORMED as error:
+        _require_objects(source)
+        raise DamagedPdf("The PDF is damaged and cannot be opened.") from error
+    if not pdf.pages:
+        pdf.close()
+        raise DamagedPdf("The PDF is damaged: it has no pages.")
+    return pdf
+
+
+def _require_header(source: Path) -> None:
+    with source.open("rb") as file:
+        head = file.read(_HEADER_WITHIN)
+    if not head:
+        raise NotAPdf("The file is empty, not a PDF.")
+    if head.startswith(b"PK\x03\x04"):
+        raise NotAPdf("The file is a ZIP archive, not a PDF.")
+    if b"%PDF-" not in head:
+        raise NotAPdf("The file is not a PDF: it has no PDF header at its beginning.")
+
+
+def _require_objects(source: Path) -> None:
+    with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+        if not _OBJECT.search(whole):
+            raise NotAPdf("The file is not a PDF: it has a PDF header and no objects.")
+
+
+def _limit_memory() -> None:
+    """Keep a few bytes from unpacking to gigabytes; qpdf holds these limits per process."""
+    pikepdf.settings.set_qpdf_limits(
+        flate_max_memory=_UNPACKED_BYTES_MAX,
+        run_length_max_memory=_UNPACKED_BYTES_MAX,
+        png_max_memory=_UNPACKED_BYTES_MAX,
+        tiff_max_memory=_UNPACKED_BYTES_MAX,
+    )
+    pikepdf.settings.set_flate_compression_level(9)
+
+
+def objects_of(pdf: Pdf) -> list[Object]:
+    """The indirect objects of a document, but for plain numbers and the like."""
+    return [thing for thing in pdf.objects if isinstance(thing, Object)]
+
+
+def is_signed(pdf: Pdf) -> bool:
+    """Whether a change would break a signature, a certification or granted usage rights.
+
+    An empty signature field does not count, nor does bit 1 of /SigFlags, which only says that
+    there is such a field.
+    """
+    permissions = pdf.Root.get(Name.Perms)
+    if isinstance(permissions, Dictionary) and len(permissions) > 0:
+        return True
+    form = pdf.Root.get(Name.AcroForm)
+    if not isinstance(form, Dictionary):
+        return False
+    flags = form.get_int(Name.SigFlags, 0) or 0
+    return bool(flags & _APPEND_ONLY) or _has_signature_value(form)
+
+
+def _has_signature_value(form: Dictionary) -> bool:
+    seen = pikepdf.ObjectSet()
+    pending = list(form.get_list(Name.Fields) or [])
+    while pending and len(seen) < _FIELDS_MAX:
+        field = pending.pop()
+        if not isinstance(field, Dictionary) or not seen.add(field):
+            continue
+        if isinstance(field.get(Name.V), Dictionary) and Name.ByteRange in field.V:
+            return True
+        if field.get(Name.FT) == Name.Sig and Name.V in field:
+            return True
+        pending.extend(field.get_list(Name.Kids) or [])
+    return False
+
+
+def pdfa_part(pdf: Pdf) -> int | None:
+    """The part of ISO 19005 that the document says it conforms to, or None."""
+    try:
+        status = pdf.open_metadata(set_pikepdf_as_editor=False, update_docinfo=False).pdfa_status
+    except (*MALFORMED, SyntaxError):  # lxml's errors are SyntaxErrors
+        return None
+    return int(status[0]) if status[:1].isdigit() else None
+
+
+def save_pdf(pdf: Pdf, target: BinaryIO, progress: Progress, start: float, end: float) -> None:
+    """Write a PDF as small as its structure allows, encrypted as it was.
+
+    The same document gives the same bytes, except for an encrypted one, whose initialisation
+    vectors are random. Raises DamagedPdf when the document cannot be written.
+    """
+    # ISO 19005-1 builds on PDF 1.4, which has no object streams.
+    packed = pikepdf.ObjectStreamMode.generate
+    if pdfa_part(pdf) == 1:
+        packed = pikepdf.ObjectStreamMode.disable
+    try:
+        pdf.save(
+            target,
+            object_stream_mode=packed,
+            compress_streams=True,
+            encryption=pdf.is_encrypted,
+            deterministic_id=not pdf.is_encrypted,
+            progress=lambda percent: progress(start + (end - start) * percent / 100),
+        )
+    except MALFORMED as error:
+        raise DamagedPdf("The PDF is damaged and cannot be written again.") from error
+
+
+def opens_alike(written: Path, original: Pdf, password: str | None) -> bool:
+    """Whether a written PDF opens as the original does, with as many pages and as protected."""
+    try:
+        with pikepdf.open(written, password=password or "") as pdf:
+            return (len(pdf.pages), pdf.is_encrypted) == (
+                len(original.pages),
+                original.is_encrypted,
+            )
+    except MALFORMED:
+        return False

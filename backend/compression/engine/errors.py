@@ -1,0 +1,62 @@
+"""What can be wrong with a PDF that is to be compressed."""
+
+import struct
+import zlib
+
+import pikepdf
+from PIL import Image
+
+from backend.errors import InvalidInput
+
+
+class NotAPdf(InvalidInput):
+    """The bytes are something else than a PDF."""
+
+    code = "not_a_pdf"
+
+
+class NeedsPassword(InvalidInput):
+    """The PDF opens with a password only, and none was given."""
+
+    code = "needs_password"
+
+
+class WrongPassword(InvalidInput):
+    """The password that was given does not open the PDF."""
+
+    code = "wrong_password"
+
+
+class DamagedPdf(InvalidInput):
+    """The PDF is too damaged to be opened, read or written again."""
+
+    code = "damaged_pdf"
+
+
+class QualityOutOfRange(InvalidInput, ValueError):
+    """The image quality is not a whole number from 1 to 100."""
+
+    code = "quality_out_of_range"
+
+
+# What pikepdf raises at objects of the wrong type, and at streams that do not decode.
+MALFORMED = (
+    pikepdf.PikepdfError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+# The same, and what Pillow and zlib raise at the bytes of one image or stream.
+UNDECODABLE = (
+    *MALFORMED,
+    EOFError,
+    Image.DecompressionBombError,
+    OSError,
+    SyntaxError,
+    struct.error,
+    zlib.error,
+)

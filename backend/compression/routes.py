@@ -1,0 +1,101 @@
+"""/api/compress: bulk compression of PDFs."""
+
+from typing import Any
+from uuid import UUID
+
+from flask import Response, request, url_for
+
+from backend.accounts.guards import current_user, signed_in
+from backend.compression import services
+from backend.compression.schemas import (
+    BatchStatusSchema,
+    BulkAcceptedSchema,
+    BulkForm,
+    BulkRequest,
+    FormSettings,
+)
+from backend.compression.sources import Source, from_entries, from_uploads
+from backend.db import db, transaction
+from backend.errors import InvalidInput
+from backend.http.api import Blueprint
+from backend.http.idempotency import idempotent
+from backend.jobs import artifacts, streams
+from backend.jobs.models import Job
+from backend.jobs.routes import accepted
+from backend.jobs.schemas import WaitQuery, links_of
+
+blueprint = Blueprint("compression", __name__, description="Bulk compression of PDFs")
+
+
+@blueprint.route("/api/compress/bulk", methods=["POST"])
+@signed_in
+@idempotent
+@blueprint.doc(
+    requestBody={
+        "required": True,
+        "content": {
+            "application/json": {"schema": BulkRequest},
+            "multipart/form-data": {"schema": BulkForm},
+        },
+    }
+)
+@blueprint.response(202, BulkAcceptedSchema)
+def create() -> Response:
+    """Compress PDFs, sent as JSON or as multipart/form-data."""
+    owner_id = current_user().id
+    sources, settings = _sent()
+    with transaction() as session:
+        job = services.receive(owner_id, sources, settings)
+        return accepted(session, job, file_count=len(sources))
+
+
+def _sent() -> tuple[list[Source], dict[str, Any]]:
+    """The files and settings of the request, whichever way they came."""
+    parser = blueprint.ARGUMENTS_PARSER
+    if request.mimetype != "multipart/form-data":
+        body = parser.parse(BulkRequest, request, location="json")
+        return from_entries(body["files"]), body
+    settings = parser.parse(FormSettings, request, location="form")
+    uploads = request.files.getlist("files")
+    if not uploads:
+        raise InvalidInput(
+            'files: none were sent; send each PDF in a form field "files".',
+            fields={"files": ["At least one is needed."]},
+        )
+    return from_uploads(uploads, settings["password"]), settings
+
+
+@blueprint.route("/api/compress/jobs/<uuid:job_id>")
+@signed_in
+@blueprint.arguments(WaitQuery, location="query")
+@blueprint.response(200, BatchStatusSchema)
+def show(query: dict[str, Any], job_id: UUID) -> Any:
+    """See how a batch is doing, file by file; with `wait`, hold the answer until it changes."""
+    owner_id, seen = current_user().id, request.headers.get("If-None-Match")
+    job = services.owned_batch(db.session(), owner_id, job_id)
+    if query["wait"]:
+        job = streams.wait_for_change(owner_id, job, query["wait"], seen)
+    etag = {"ETag": streams.etag_of(job)}
+    if seen is not None and etag["ETag"] in seen:
+        return Response(status=304, headers=etag)
+    return _status(job), 200, etag
+
+
+@blueprint.route("/api/compress/download/<uuid:job_id>")
+@signed_in
+@blueprint.response(
+    200, content_type="application/zip", schema={"type": "string", "format": "binary"}
+)
+@blueprint.alt_response(206, description="The range asked for")
+def download(job_id: UUID) -> Response:
+    """Download the ZIP, or the PDF itself when there was one."""
+    return artifacts.download(services.owned_batch(db.session(), current_user().id, job_id))
+
+
+def _status(job: Job) -> dict[str, Any]:
+    ready = job.state == "succeeded"
+    return {
+        **services.status_of(db.session(), job),
+        "download_url": url_for("compression.download", job_id=job.id) if ready else None,
+        "links": {**links_of(job), "self": url_for("compression.show", job_id=job.id)},
+    }

@@ -1,0 +1,136 @@
+"""What callers say about a compression, and what they are told of it."""
+
+from typing import Any
+
+from marshmallow import Schema, ValidationError, fields, validate, validates_schema
+
+from backend.compression.engine import Level
+from backend.jobs.schemas import AcceptedSchema, LinksSchema
+
+LEVELS = [level.value for level in Level]
+LONGEST_PASSWORD = 512
+
+
+class BatchSettings(Schema):
+    """How every file of a batch is compressed."""
+
+    compression_level = fields.String(
+        load_default=Level.MEDIUM.value, validate=validate.OneOf(LEVELS)
+    )
+    image_quality = fields.Integer(load_default=80, strict=True, validate=validate.Range(1, 100))
+    change_signed = fields.Boolean(load_default=False, truthy={True}, falsy={False})
+
+
+class FormSettings(BatchSettings):
+    """The same as form fields, where every value is text."""
+
+    image_quality = fields.Integer(load_default=80, validate=validate.Range(1, 100))
+    change_signed = fields.Boolean(load_default=False)
+    password = fields.List(
+        fields.String(validate=validate.Length(max=LONGEST_PASSWORD)), load_default=list
+    )
+
+
+class FileEntry(Schema):
+    """A file of a batch: its content in base64 under a name, or a stored document's id."""
+
+    name = fields.String()
+    content = fields.String()
+    document_id = fields.Integer(strict=True, validate=validate.Range(1, 2**63 - 1))
+    password = fields.String(validate=validate.Length(max=LONGEST_PASSWORD), load_default=None)
+
+    @validates_schema
+    def _one_of_both(self, data: dict[str, Any], **_: object) -> None:
+        if "document_id" in data:
+            if "content" in data:
+                raise ValidationError("Give either a document_id or a content.", "document_id")
+        elif not data.get("content") or not data.get("name"):
+            raise ValidationError(
+                "Give a name and a content in base64, or a document_id.", "content"
+            )
+
+
+class BulkRequest(BatchSettings):
+    """A batch as JSON."""
+
+    files = fields.List(fields.Nested(FileEntry), required=True, validate=validate.Length(1))
+
+
+class BulkForm(FormSettings):
+    """A batch as multipart/form-data. `password` stands once for all files, or once for each."""
+
+    files = fields.List(
+        fields.Raw(metadata={"type": "string", "format": "binary"}), validate=validate.Length(1)
+    )
+
+
+class BulkAcceptedSchema(AcceptedSchema):
+    """The answer to an accepted batch."""
+
+    file_count = fields.Integer(required=True)
+
+
+class ReceiptSchema(Schema):
+    """What was done to a file."""
+
+    pages = fields.Integer(required=True)
+    changed = fields.Boolean(required=True)
+    signed = fields.Boolean(required=True)
+    encrypted = fields.Boolean(required=True)
+    images = fields.Integer(required=True)
+    images_recoded = fields.Integer(required=True)
+    note = fields.String(required=True, allow_none=True)
+    original_bytes = fields.Integer(required=True)
+    compressed_bytes = fields.Integer(required=True)
+
+
+class FileStatusSchema(Schema):
+    """How one file of a batch is doing."""
+
+    name = fields.String(required=True)
+    status = fields.String(
+        required=True,
+        validate=validate.OneOf(["pending", "processing", "completed", "failed", "cancelled"]),
+    )
+    percent = fields.Integer(required=True)
+    original_bytes = fields.Integer(required=True)
+    compressed_bytes = fields.Integer(required=True, allow_none=True)
+    error = fields.String(required=True, allow_none=True)
+    receipt = fields.Nested(ReceiptSchema, required=True, allow_none=True)
+    job_id = fields.UUID(required=True)
+
+
+class BatchStatusSchema(Schema):
+    """How a batch is doing, file by file."""
+
+    success = fields.Boolean(required=True)
+    job_id = fields.UUID(required=True)
+    status = fields.String(required=True)
+    progress = fields.Integer(required=True)
+    completed_count = fields.Integer(required=True)
+    file_count = fields.Integer(required=True)
+    original_bytes = fields.Integer(required=True)
+    compressed_bytes = fields.Integer(required=True)
+    error = fields.String(required=True, allow_none=True)
+    error_message = fields.String(required=True, allow_none=True)
+    download_url = fields.String(required=True, allow_none=True)
+    files = fields.List(fields.Nested(FileStatusSchema), required=True)
+    links = fields.Nested(LinksSchema, required=True)
+
+
+class CompressFileParams(Schema):
+    """The parameters of `compression.compress_file`."""
+
+    file_id = fields.Integer(required=True)
+    name = fields.String(required=True)
+    original_bytes = fields.Integer(required=True)
+    level = fields.Enum(Level, by_value=True, required=True)
+    image_quality = fields.Integer(required=True)
+    sealed_password = fields.String(required=True, allow_none=True)
+    change_signed = fields.Boolean(required=True)
+
+
+class CompressBulkParams(Schema):
+    """The parameters of `compression.compress_bulk`, a batch's closing step."""
+
+    file_count = fields.Integer(required=True)

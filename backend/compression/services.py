@@ -1,0 +1,169 @@
+"""Batches of PDFs to compress: made of what was sent, and told about file by file."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from flask import current_app
+from sqlalchemy.orm import Session
+
+from backend.clock import utc_now
+from backend.compression.engine import Level
+from backend.compression.jobs import compress_bulk, compress_file, summary
+from backend.compression.schemas import BulkRequest
+from backend.compression.sources import (
+    Source,
+    Stored,
+    discarded,
+    from_entries,
+    put_all,
+    record_all,
+)
+from backend.config import Settings
+from backend.crypto import seal
+from backend.db import db, transaction
+from backend.errors import NotFound
+from backend.jobs import queries, submit_batch
+from backend.jobs.models import Job
+from backend.jobs.schemas import whole_percent
+from backend.jobs.signals import ring
+from backend.jobs.states import CLIENT_STATE, CLIENT_STATUS, JobState
+
+FILE_STATUS = {**CLIENT_STATUS, JobState.RETRYING: "pending"}
+
+
+def submit(
+    session: Session, owner_id: int, files: Sequence[Stored], settings: Mapping[str, Any]
+) -> Job:
+    """Make a batch of stored files, in the caller's transaction.
+
+    `settings` has the fields of `BatchSettings`.
+    """
+    children = [(file.name, _params(file, settings)) for file in files]
+    return submit_batch(
+        session, compress_bulk, owner_id, compress_file, children, file_count=len(files)
+    )
+
+
+def _params(file: Stored, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "file_id": file.file.id,
+        "name": file.name,
+        "original_bytes": file.file.size_bytes,
+        "level": Level(settings["compression_level"]),
+        "image_quality": settings["image_quality"],
+        "sealed_password": seal(file.password) if file.password else None,
+        "change_signed": settings["change_signed"],
+    }
+
+
+def receive(owner_id: int, sources: Sequence[Source], settings: Mapping[str, Any]) -> Job:
+    """Store what was sent and make a batch of it; nothing is kept if any of it is refused.
+
+    Joins the caller's transaction if there is one, and is one otherwise.
+    """
+    limits: Settings = current_app.config["SLUICE"]
+    expires_at = utc_now() + timedelta(seconds=limits.upload_retention_seconds)
+    with discarded(sources):
+        contents = put_all(owner_id, sources)
+        with transaction() as session:
+            stored = record_all(session, owner_id, sources, contents, expires_at)
+            return submit(session, owner_id, stored, settings)
+
+
+def owned_batch(session: Session, owner_id: int, job_id: UUID) -> Job:
+    """The owner's batch; NotFound for what is none of theirs, or no batch."""
+    job = queries.owned(session, owner_id, job_id)
+    if job.kind != compress_bulk.name:
+        raise NotFound(f"There is no compression job {job_id}.")
+    return job
+
+
+def status_of(session: Session, job: Job) -> dict[str, Any]:
+    """How a batch is doing, file by file."""
+    files = queries.children(session, job.id)
+    sums = summary(files)
+    return {
+        "success": True,
+        "job_id": job.id,
+        "status": CLIENT_STATUS[JobState(job.state)],
+        "progress": whole_percent(job),
+        "completed_count": sum(file.ended for file in files),
+        "file_count": len(files),
+        "original_bytes": sum(file.params["original_bytes"] for file in files),
+        "compressed_bytes": sums["compressed_bytes"],
+        "error": job.error if job.state == JobState.FAILED else None,
+        "error_message": job.error if job.state == JobState.FAILED else None,
+        "files": [_file_status(file) for file in files],
+    }
+
+
+def _file_status(file: Job) -> dict[str, Any]:
+    receipt = file.result if file.state == JobState.SUCCEEDED else None
+    return {
+        "name": file.label,
+        "status": FILE_STATUS[JobState(file.state)],
+        "percent": whole_percent(file),
+        "original_bytes": file.params["original_bytes"],
+        "compressed_bytes": receipt["compressed_bytes"] if receipt else None,
+        "error": file.error if file.state == JobState.FAILED else None,
+        "receipt": receipt,
+        "job_id": file.id,
+    }
+
+
+class BulkCompressionService:
+    """Bulk compression from Python, under the names that earlier callers use.
+
+    Needs an application context. A file is `{"name": …, "content": …}` with bytes or base64, or
+    `{"document_id": …}`, and may have a `password`; settings are `compression_level`,
+    `image_quality` and `change_signed`, each optional.
+    """
+
+    def create_bulk_job(
+        self,
+        user_id: int,
+        files: Sequence[Mapping[str, Any]],
+        settings: Mapping[str, Any] | None = None,
+    ) -> Job:
+        """Make a batch, which starts by itself; its `.id` and `.task_id` are the same.
+
+        Raises marshmallow's ValidationError for what is not as said above, InvalidInput for a
+        file that is no PDF, TooLarge over the limits.
+        """
+        loaded = BulkRequest().load({**(settings or {}), "files": [_as_entry(f) for f in files]})
+        return receive(user_id, from_entries(loaded["files"]), loaded)
+
+    def process_bulk_job_async(self, job_id: UUID | str) -> str:
+        """Return the task's id, ringing once more for a batch that still waits."""
+        with transaction() as session:
+            job = self._job(job_id)
+            ring(session, compress_file.queue, [job.id])
+        return job.task_id
+
+    def get_task_status(self, task_id: UUID | str) -> dict[str, Any]:
+        """`state`, in Celery's names, and `progress` in whole percent."""
+        job = self._job(task_id)
+        return {"state": CLIENT_STATE[JobState(job.state)], "progress": whole_percent(job)}
+
+    def get_job_progress(self, job_id: UUID | str) -> dict[str, int]:
+        """`completed_count` and `file_count`."""
+        status = status_of(db.session(), self._job(job_id))
+        return {name: status[name] for name in ("completed_count", "file_count")}
+
+    @staticmethod
+    def _job(job_id: UUID | str) -> Job:
+        key = job_id if isinstance(job_id, UUID) else UUID(job_id)
+        job = db.session.get(Job, key, populate_existing=True)
+        if job is None or job.kind != compress_bulk.name:
+            raise NotFound(f"There is no compression job {job_id}.")
+        return job
+
+
+def _as_entry(file: Mapping[str, Any]) -> dict[str, Any]:
+    content = file.get("content")
+    if isinstance(content, bytes):
+        return {**file, "content": base64.b64encode(content).decode()}
+    return dict(file)

@@ -1,0 +1,154 @@
+"""The files of a request, in the two ways in which they come, checked before any is kept."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from flask import current_app
+from sqlalchemy.orm import Session
+
+from backend.config import Settings
+from backend.documents import services as documents
+from backend.errors import InvalidInput, TooLarge
+from backend.storage import services as storage
+from backend.storage.models import StoredFile
+from backend.storage.names import checked_name
+from backend.storage.services import Content
+from backend.storage.spool import Spool, spool_base64
+
+PDF = "application/pdf"
+HEADER_WITHIN = 1024  # bytes: where readers look for %PDF-
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A file to compress: received just now, or a stored document's by its id."""
+
+    name: str
+    password: str | None = None
+    spool: Spool | None = None
+    document_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A file to compress, as it lies in the store."""
+
+    name: str
+    password: str | None
+    file: StoredFile
+
+
+def from_entries(entries: Sequence[Mapping[str, Any]]) -> list[Source]:
+    """The sources of a JSON request: contents in base64 and ids of documents."""
+    refuse_too_many(len(entries))
+    return [_from_entry(entry, f"files.{number}") for number, entry in enumerate(entries)]
+
+
+def _from_entry(entry: Mapping[str, Any], field: str) -> Source:
+    password = entry.get("password")
+    if entry.get("document_id") is not None:
+        return Source(name="", document_id=entry["document_id"], password=password)
+    name = checked_name(entry["name"], f"{field}.name")
+    spool = storage.new_spool()
+    try:
+        spool_base64(entry["content"], spool, f"{field}.content")
+        _check_pdf(spool, name, field)
+    except BaseException:
+        spool.close()
+        raise
+    return Source(name=name, spool=spool, password=password)
+
+
+def from_uploads(uploads: Sequence[Any], passwords: Sequence[str]) -> list[Source]:
+    """The sources of a multipart request; one password for all, or one for each file."""
+    refuse_too_many(len(uploads))
+    if len(passwords) not in {0, 1, len(uploads)}:
+        raise InvalidInput(
+            f"password: {len(passwords)} were sent for {len(uploads)} files;"
+            " send one for all of them, or one for each.",
+            fields={"password": ["One for all files, or one for each."]},
+        )
+    each = [*passwords] if len(passwords) == len(uploads) else [*passwords, None][:1] * len(uploads)
+    return [
+        _from_upload(upload, password, f"files.{number}")
+        for number, (upload, password) in enumerate(zip(uploads, each, strict=True))
+    ]
+
+
+def _from_upload(upload: Any, password: str | None, field: str) -> Source:
+    name = checked_name(upload.filename or "", f"{field}.name")
+    _check_pdf(upload.stream, name, field)
+    return Source(name=name, spool=upload.stream, password=password or None)
+
+
+def refuse_too_many(count: int) -> None:
+    """Raise TooLarge for more files than a batch may have."""
+    settings: Settings = current_app.config["SLUICE"]
+    if count > settings.max_batch_files:
+        raise TooLarge(
+            f"{count} files were sent; a batch has at most {settings.max_batch_files}.",
+            code="too_many_files",
+        )
+
+
+def _check_pdf(spool: Spool, name: str, field: str) -> None:
+    """Refuse at once what cannot be a PDF; what is damaged inside fails alone, later."""
+    if spool.size_bytes == 0:
+        raise InvalidInput(
+            f"{field}: {name} is empty.", code="empty_file", fields={field: ["It is empty."]}
+        )
+    if b"%PDF-" not in spool.head(HEADER_WITHIN):
+        raise InvalidInput(
+            f"{field}: {name} is not a PDF: it does not begin with %PDF-.",
+            code="not_a_pdf",
+            fields={field: ["Not a PDF."]},
+        )
+
+
+def put_all(owner_id: int, sources: Iterable[Source]) -> list[Content | None]:
+    """Put what was received into the blob store, before any transaction begins."""
+    return [
+        storage.put(owner_id, source.spool, PDF) if source.spool else None for source in sources
+    ]
+
+
+def record_all(
+    session: Session,
+    owner_id: int,
+    sources: Sequence[Source],
+    contents: Sequence[Content | None],
+    expires_at: datetime,
+) -> list[Stored]:
+    """Make what was received the owner's, and look up the documents that were named."""
+    return [
+        _record(session, owner_id, source, content, expires_at)
+        for source, content in zip(sources, contents, strict=True)
+    ]
+
+
+def _record(
+    session: Session,
+    owner_id: int,
+    source: Source,
+    content: Content | None,
+    expires_at: datetime,
+) -> Stored:
+    if content is not None:
+        file = storage.record(session, owner_id, content, expires_at=expires_at)
+        return Stored(name=source.name, password=source.password, file=file)
+    document = documents.owned(session, owner_id, source.document_id or 0)
+    return Stored(name=document.name, password=source.password, file=document.file)
+
+
+@contextmanager
+def discarded(sources: Sequence[Source]) -> Any:
+    """Remove the temporary files of the sources at the end of the block."""
+    try:
+        yield sources
+    finally:
+        for source in sources:
+            if source.spool is not None:
+                source.spool.close()

@@ -1,0 +1,49 @@
+"""Keeping documents."""
+
+from sqlalchemy import exists, select
+from sqlalchemy.orm import Session
+
+from backend.clock import utc_now
+from backend.db import db_now
+from backend.documents.models import Document
+from backend.errors import NotFound
+from backend.http.pagination import Page, decode_cursor, page_of
+from backend.storage import services as storage
+from backend.storage.services import Content
+
+
+def add(session: Session, owner_id: int, content: Content, name: str) -> Document:
+    """Keep content as a document until it is removed."""
+    file = storage.record(session, owner_id, content, expires_at=None)
+    document = Document(owner_id=owner_id, file=file, name=name, created_at=utc_now())
+    session.add(document)
+    session.flush()
+    return document
+
+
+def owned(session: Session, owner_id: int, document_id: int) -> Document:
+    """The owner's document; NotFound for an unknown id and for another's alike."""
+    query = select(Document).where(Document.id == document_id, Document.owner_id == owner_id)
+    found = session.scalars(query).one_or_none()
+    if found is None:
+        raise NotFound(f"There is no document {document_id}.", code="document_not_found")
+    return found
+
+
+def page(session: Session, owner_id: int, cursor: str | None, limit: int) -> Page[Document]:
+    """A page of an owner's documents, the newest first."""
+    query = select(Document).where(Document.owner_id == owner_id).order_by(Document.id.desc())
+    if cursor:
+        (before,) = decode_cursor(cursor, int)
+        query = query.where(Document.id < before)
+    return page_of(session.scalars(query.limit(limit + 1)).all(), limit, lambda row: [row.id])
+
+
+def remove(session: Session, document: Document) -> None:
+    """Remove a document; its content expires unless something else still has it."""
+    file = document.file
+    session.delete(document)
+    session.flush()
+    others = exists().where(Document.file_id == file.id)
+    if not session.scalar(select(others)):
+        file.expires_at = db_now()

@@ -1,0 +1,75 @@
+"""What owners do to their jobs, with the kinds of the application at hand."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from flask import current_app
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from backend.db import db, transaction
+from backend.errors import AppError, Conflict
+from backend.jobs import batches, ledger, queries
+from backend.jobs.kinds import JobKind
+from backend.jobs.models import Job
+
+MOST_AT_ONCE = 10_000
+
+
+def kind_of(job: Job) -> JobKind[Any, Any]:
+    """A job's kind; Conflict if this version of the application has no such kind."""
+    kind: JobKind[Any, Any] | None = current_app.extensions["sluice.kinds"].get(job.kind)
+    if kind is None:
+        raise Conflict(f"No kind of job is called {job.kind!r} in this version.")
+    return kind
+
+
+def retry(session: Session, job: Job) -> Job:
+    """Try a job again; of a batch only what failed."""
+    first = session.scalars(select(Job).where(Job.parent_id == job.id).limit(1)).one_or_none()
+    each = kind_of(first) if first is not None else None
+    return batches.retry(session, job, kind_of(job), each)
+
+
+def act(session: Session, action: str, job: Job, *, by: int, force: bool) -> None:
+    """Do one of the bulk actions to one job."""
+    if action == "cancel":
+        batches.cancel(session, job, by=by, force=force)
+    elif action == "retry":
+        retry(session, job)
+    else:
+        ledger.remove(session, job)
+
+
+def act_on_all(
+    owner_id: int,
+    action: str,
+    ids: Sequence[UUID] | None,
+    wanted: queries.Filter,
+    *,
+    force: bool,
+) -> dict[str, Any]:
+    """Do an action to many jobs, each in a transaction of its own; tell what was not possible.
+
+    At most ten thousand at a time; `matched` above `done` and `problems` says to ask again.
+    """
+    if ids is None:
+        query = wanted.apply(select(Job.id), owner_id).order_by(Job.id)
+        ids = db.session.scalars(query.limit(MOST_AT_ONCE)).all()
+        db.session.commit()
+    done, problems = 0, []
+    for job_id in dict.fromkeys(ids):
+        try:
+            with transaction() as session:
+                act(
+                    session,
+                    action,
+                    queries.owned(session, owner_id, job_id),
+                    by=owner_id,
+                    force=force,
+                )
+            done += 1
+        except AppError as error:
+            problems.append({"job_id": job_id, "error": error.detail})
+    return {"success": True, "matched": len(ids), "done": done, "problems": problems}

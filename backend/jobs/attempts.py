@@ -1,0 +1,317 @@
+"""The workers' side of the ledger: claim, renew, report, finish, fail, hand back.
+
+Every write after the claim names the attempt's token (the fence): a worker that was thought
+dead and comes back changes nothing, because the row's token is another's by then.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import Select, case, exists, insert, select, update
+from sqlalchemy.orm import Session
+
+from backend.db import db_now
+from backend.jobs.ledger import AS_WRITTEN, record_event
+from backend.jobs.models import (
+    IS_LEASED,
+    IS_READY,
+    Attempt,
+    Job,
+    LogLine,
+    QueuePause,
+)
+from backend.jobs.signals import announce
+from backend.jobs.states import JobState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A job that this worker holds, for as long as it renews the lease."""
+
+    job_id: UUID
+    token: UUID
+    attempt: int
+    attempts_left: int
+    kind: str
+    params: dict[str, Any]
+    owner_id: int | None
+    parent_id: UUID | None
+    checkpoint: dict[str, Any] | None
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a job is. `percent` is 0 to 100; it is stored only if it is a rise."""
+
+    percent: float
+    stage: str
+    message: str
+    items_done: int | None = None
+    items_total: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """A line that a job logged."""
+
+    at: datetime
+    level: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What a renewal brings back: whether somebody wants the job to stop."""
+
+    cancelling: bool
+    force: bool
+
+
+def next_ready(queue: str) -> Select[UUID]:
+    """The job that a queue's next free slot should take.
+
+    The message that woke the worker names a job, but the ledger chooses: the most urgent that
+    is due, the oldest among equals. So order, pauses and fairness are decided here and not by
+    the broker, and a lost or doubled message costs nothing.
+    """
+    paused = exists().where(QueuePause.queue == queue)
+    return (
+        select(Job.id)
+        .where(Job.queue == queue, IS_READY, Job.run_at <= db_now(), ~paused)
+        .order_by(Job.priority.desc(), Job.run_at, Job.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+
+
+def claim(session: Session, queue: str, worker: str, lease_seconds: float) -> Claim | None:
+    """Take the queue's next job: one conditional UPDATE. None when there is nothing to do."""
+    statement = (
+        update(Job)
+        .where(Job.id == next_ready(queue).scalar_subquery(), IS_READY)
+        .values(
+            state=JobState.RUNNING,
+            attempt=Job.attempt + 1,
+            token=uuid4(),
+            lease_expires_at=db_now(lease_seconds),
+            started_at=db_now(),
+            worker=worker,
+            version=Job.version + 1,
+        )
+        .returning(Job)
+        .execution_options(**AS_WRITTEN)
+    )
+    job = session.scalars(statement).one_or_none()
+    if job is None or job.token is None:
+        return None
+    session.execute(
+        insert(Attempt).values(
+            job_id=job.id, number=job.attempt, token=job.token, worker=worker, started_at=db_now()
+        )
+    )
+    record_event(session, job)
+    announce(session, job)
+    return Claim(
+        job_id=job.id,
+        token=job.token,
+        attempt=job.attempt,
+        attempts_left=job.max_attempts - (job.attempt - job.uncharged),
+        kind=job.kind,
+        params=job.params,
+        owner_id=job.owner_id,
+        parent_id=job.parent_id,
+        checkpoint=job.checkpoint,
+        request_id=job.request_id,
+    )
+
+
+def renew(session: Session, held: Claim, lease_seconds: float) -> Lease | None:
+    """Extend the lease; None when the job is no longer this attempt's."""
+    row = session.execute(
+        update(Job)
+        .where(*_held(held))
+        .values(lease_expires_at=db_now(lease_seconds))
+        .returning(Job.state, Job.cancel_force)
+    ).one_or_none()
+    return None if row is None else Lease(row.state == JobState.CANCELLING, row.cancel_force)
+
+
+def wishes(session: Session, held: Claim) -> Lease | None:
+    """What the ledger wants of a running attempt, read without a write."""
+    row = session.execute(select(Job.state, Job.cancel_force).where(*_held(held))).one_or_none()
+    return None if row is None else Lease(row.state == JobState.CANCELLING, row.cancel_force)
+
+
+def report(session: Session, held: Claim, progress: Progress) -> bool:
+    """Store progress; False when the job is no longer this attempt's."""
+    job = _write(
+        session,
+        held,
+        version=Job.version + 1,
+        percent=case((Job.percent > progress.percent, Job.percent), else_=progress.percent),
+        stage=progress.stage,
+        message=progress.message,
+        items_done=progress.items_done,
+        items_total=progress.items_total,
+    )
+    if job is None:
+        return False
+    announce(session, job)
+    return True
+
+
+def log_lines(session: Session, held: Claim, lines: Sequence[Line]) -> None:
+    """Store lines that a job logged. They bear the attempt's number and need no fence."""
+    session.execute(
+        insert(LogLine),
+        [
+            {
+                "job_id": held.job_id,
+                "attempt": held.attempt,
+                "at": line.at,
+                "level": line.level,
+                "message": line.message,
+            }
+            for line in lines
+        ],
+    )
+
+
+def hold(session: Session, held: Claim) -> bool:
+    """Lock the job's row for this transaction; False when it is no longer this attempt's."""
+    row = session.execute(select(Job.id).where(*_held(held)).with_for_update()).one_or_none()
+    return row is not None
+
+
+def save_checkpoint(session: Session, held: Claim, state: dict[str, Any]) -> bool:
+    """Keep what the next attempt is to go on from."""
+    return _write(session, held, checkpoint=state) is not None
+
+
+def finish(session: Session, held: Claim, result: dict[str, Any]) -> Job | None:
+    """End the attempt and its job as succeeded; None when it is no longer this attempt's."""
+    return _end(
+        session,
+        held,
+        JobState.SUCCEEDED,
+        outcome="succeeded",
+        result=result,
+        percent=100.0,
+        message="Done",
+        error=None,
+        error_code=None,
+    )
+
+
+def fail(
+    session: Session, held: Claim, error: str, *, code: str, outcome: str = "failed"
+) -> Job | None:
+    """End the attempt and its job as failed."""
+    return _end(
+        session, held, JobState.FAILED, outcome=outcome, note=error, error=error, error_code=code
+    )
+
+
+def stop(session: Session, held: Claim, outcome: str = "cancelled") -> Job | None:
+    """End the attempt and its job as cancelled."""
+    return _end(session, held, JobState.CANCELLED, outcome=outcome, message="Cancelled")
+
+
+def try_later(
+    session: Session, held: Claim, error: str, *, code: str, wait_seconds: float
+) -> Job | None:
+    """End the attempt; its job is due again after the wait, by the database's clock."""
+    return _end(
+        session,
+        held,
+        JobState.RETRYING,
+        outcome="failed",
+        note=error,
+        error=error,
+        error_code=code,
+        run_at=db_now(wait_seconds),
+    )
+
+
+def give_back(
+    session: Session, held: Claim, outcome: str, *, note: str, charged: bool
+) -> Job | None:
+    """End the attempt; its job is ready at once, from its last checkpoint.
+
+    A deploy's hand-back is not charged; a lost worker's attempt is.
+    """
+    return _end(
+        session,
+        held,
+        JobState.QUEUED,
+        outcome=outcome,
+        note=note,
+        uncharged=Job.uncharged + (0 if charged else 1),
+        run_at=db_now(),
+    )
+
+
+def lose(session: Session, held: Claim, reason: str) -> Job | None:
+    """Record that the attempt's process is gone: cancelled, run again, or failed as poison."""
+    job = session.scalars(
+        select(Job).where(*_held(held)).with_for_update(), execution_options=AS_WRITTEN
+    ).one_or_none()
+    if job is None:
+        return None
+    if job.state == JobState.CANCELLING:
+        return stop(session, held)
+    if job.attempt - job.uncharged >= job.max_attempts:
+        error = f"{reason}, {job.attempt} times in all: not tried again"
+        return fail(session, held, error, code="poison", outcome="lost")
+    return give_back(session, held, "lost", note=reason, charged=True)
+
+
+def _held(held: Claim) -> tuple[Any, ...]:
+    return (Job.id == held.job_id, Job.token == held.token, IS_LEASED)
+
+
+def _write(session: Session, held: Claim, **values: Any) -> Job | None:
+    statement = (
+        update(Job)
+        .where(*_held(held))
+        .values(**values)
+        .returning(Job)
+        .execution_options(**AS_WRITTEN)
+    )
+    return session.scalars(statement).one_or_none()
+
+
+def _end(
+    session: Session,
+    held: Claim,
+    state: JobState,
+    *,
+    outcome: str,
+    note: str | None = None,
+    **values: Any,
+) -> Job | None:
+    """The one way in which an attempt ends, whatever becomes of its job."""
+    ended = state in {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
+    job = _write(
+        session,
+        held,
+        state=state,
+        lease_expires_at=None,
+        ended_at=db_now() if ended else None,
+        version=Job.version + 1,
+        **values,
+    )
+    if job is None:
+        return None
+    session.execute(
+        update(Attempt)
+        .where(Attempt.token == held.token)
+        .values(ended_at=db_now(), outcome=outcome, error=note)
+    )
+    record_event(session, job, note)
+    announce(session, job)
+    return job

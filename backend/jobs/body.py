@@ -1,0 +1,188 @@
+"""The attempt's own process: runs the kind's function and records what came of it.
+
+It is forked for each attempt. So it can be killed with everything that it started, a crash or a
+leak in a library ends with it, and the process that watches over it goes on.
+"""
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import structlog
+from marshmallow import ValidationError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
+
+from backend.clock import utc_now
+from backend.config import Settings
+from backend.db import transaction
+from backend.errors import AppError
+from backend.jobs import artifacts, attempts
+from backend.jobs.attempts import Claim, Progress
+from backend.jobs.context import Cancelled, JobContext, LeaseLost, SoftLimitReached
+from backend.jobs.kinds import JobKind
+from backend.jobs.shared_page import SharedPage
+
+log = structlog.get_logger(__name__)
+
+RECORDED, LEASE_LOST, NOT_RECORDED = 0, 3, 4  # exit codes
+LONGEST_LINE = 2000
+AWAY = (OperationalError, InterfaceError, PoolTimeout)  # the database cannot be reached
+
+Record = Callable[[Session], object]
+
+
+def run(
+    kind: JobKind[Any, Any], held: Claim, page: SharedPage, lines: int, settings: Settings
+) -> int:
+    """Run the attempt to its end; return the exit code. `lines` is the log's file descriptor."""
+    signal.signal(signal.SIGUSR1, _interrupt)
+    workspace = workspace_of(settings, held)
+    workspace.mkdir(parents=True, mode=0o700)
+    voice = _Voice(page, lines)
+    ctx = JobContext(
+        workspace=workspace,
+        kind=kind,
+        job_id=held.job_id,
+        owner_id=held.owner_id,
+        attempt=held.attempt,
+        last_checkpoint=held.checkpoint,
+        reporter=voice,
+        fenced=lambda: _fenced(held),
+        keep_checkpoint=lambda state: _checkpoint(held, state),
+    )
+    try:
+        outcome = _outcome(kind, held, ctx)
+        try:
+            return _record(outcome, settings.lease_seconds)
+        except Exception as error:  # noqa: BLE001 - an effect refused; that too is recorded
+            return _record(_failure(kind, held, error), settings.lease_seconds)
+    except LeaseLost:
+        return LEASE_LOST
+
+
+def workspace_of(settings: Settings, held: Claim) -> Path:
+    """The scratch directory of an attempt."""
+    return settings.workspaces / "jobs" / f"{held.job_id.hex}-{held.attempt}"
+
+
+def _outcome(kind: JobKind[Any, Any], held: Claim, ctx: JobContext) -> Record:
+    """Call the function; return what to write, whatever it did."""
+    try:
+        params = kind.params().load(held.params)
+        value = kind(ctx, **params)
+        result = kind.result().dump(value) if kind.result else dict(value or {})
+        kept = [artifacts.keep(held.owner_id, file) for file in ctx.published]
+    except Cancelled:
+        return lambda session: attempts.stop(session, held)
+    except SoftLimitReached:
+        minutes = kind.soft_limit.total_seconds() / 60
+        sentence = f"This took longer than the {minutes:g} minutes that are allowed."
+        return lambda session: attempts.fail(session, held, sentence, code="time_limit")
+    except ValidationError as error:
+        sentence = f"The job's parameters are not valid: {error.messages}"
+        return lambda session: attempts.fail(session, held, sentence, code="invalid_params")
+    except Exception as error:  # noqa: BLE001 - the edge of the job: everything is recorded
+        return _failure(kind, held, error)
+    finally:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+    def finish(session: Session) -> None:
+        if attempts.finish(session, held, result) is None:
+            raise LeaseLost
+        for artifact in kept:
+            artifact(session, held.job_id)
+        for effect in ctx.effects:
+            effect(session)
+
+    return finish
+
+
+def _failure(kind: JobKind[Any, Any], held: Claim, error: Exception) -> Record:
+    if isinstance(error, AppError):
+        sentence, code = error.detail, error.code
+        log.info("job_failed", code=code, error=sentence)
+    else:
+        sentence = f"An unexpected error stopped this job ({type(error).__name__}). It was logged."
+        code = "internal"
+        log.error("job_crashed", exc_info=error)
+    if isinstance(error, kind.retry.on) and held.attempts_left > 0:
+        wait = kind.retry.wait_seconds(held.attempt)
+        return lambda session: attempts.try_later(
+            session, held, sentence, code=code, wait_seconds=wait
+        )
+    return lambda session: attempts.fail(session, held, sentence, code=code)
+
+
+def _record(outcome: Record, lease_seconds: float) -> int:
+    """Write the outcome; while the database is away, keep trying for as long as a lease lasts."""
+    until = time.monotonic() + lease_seconds
+    while True:
+        try:
+            with transaction() as session:
+                outcome(session)
+        except AWAY:
+            if time.monotonic() > until:
+                log.exception("outcome_not_recorded")
+                return NOT_RECORDED
+            time.sleep(0.3)
+        else:
+            return RECORDED
+
+
+@contextmanager
+def _fenced(held: Claim) -> Iterator[Session]:
+    with transaction() as session:
+        if not attempts.hold(session, held):
+            raise LeaseLost
+        yield session
+
+
+def _checkpoint(held: Claim, state: dict[str, Any]) -> None:
+    with transaction() as session:
+        if not attempts.save_checkpoint(session, held, state):
+            raise LeaseLost
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise SoftLimitReached
+
+
+def discard_workspace(settings: Settings, held: Claim) -> None:
+    """Remove an attempt's scratch files."""
+    shutil.rmtree(workspace_of(settings, held), ignore_errors=True)
+
+
+class _Voice:
+    """Progress goes to the shared page, log lines down a pipe to the watcher."""
+
+    def __init__(self, page: SharedPage, lines: int) -> None:
+        self._page, self._lines = page, lines
+
+    @property
+    def stop_wanted(self) -> bool:
+        return self._page.stop_wanted
+
+    def progress(
+        self, percent: float, stage: str, message: str, done: int | None, total: int | None
+    ) -> None:
+        self._page.post(
+            Progress(
+                percent=percent, stage=stage, message=message, items_done=done, items_total=total
+            )
+        )
+
+    def line(self, level: str, message: str) -> None:
+        log.log(_LEVELS.get(level, 20), message)
+        entry = [utc_now().isoformat(), level, message[:LONGEST_LINE]]
+        os.write(self._lines, json.dumps(entry).encode() + b"\n")
+
+
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}

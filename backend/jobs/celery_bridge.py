@@ -1,0 +1,267 @@
+"""Everything Celery and kombu: the one Celery instance, the doorbell, workers, beat.
+
+Celery carries a doorbell from the web to a worker's free slot, and keeps the slots' processes
+alive. What it could also do (results, retries, countdowns, schedules, revocation) lives in the
+ledger, where it survives a broker that forgets.
+"""
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+from uuid import UUID
+
+import structlog
+from celery import Celery, Task
+from celery.beat import Scheduler
+from celery.signals import (
+    setup_logging,
+    task_failure,
+    worker_process_init,
+    worker_ready,
+    worker_shutdown,
+)
+from flask import Flask
+from kombu import Connection, Exchange
+from kombu import Queue as BrokerQueue
+from kombu.exceptions import OperationalError as BrokerUnavailable
+from sqlalchemy.exc import SQLAlchemyError
+
+from backend.config import Settings
+from backend.db import db
+from backend.jobs import metrics, runner, steward, workers
+from backend.jobs.kinds import Queue
+
+log = structlog.get_logger(__name__)
+
+TASK = "sluice.run"
+BROKER_SECONDS = 1.0  # how long a publish may take before the steward is left to ring
+BREAK_SECONDS = 2.0  # after a failed publish, nothing is tried for so long
+
+
+def make_celery(app: Flask) -> Celery:
+    """The Celery instance of an application. Loading it connects to nothing."""
+    settings: Settings = app.config["SLUICE"]
+    celery = Celery("sluice", broker=settings.broker_url)
+    celery.conf.update(
+        task_queues=[BrokerQueue(name, Exchange(name), routing_key=name) for name in Queue],
+        task_default_queue=Queue.DEFAULT,
+        task_create_missing_queues=False,
+        task_ignore_result=True,
+        result_backend=None,
+        # Late, so that a slot that is busy reserves no second message that another could serve.
+        task_acks_late=True,
+        task_reject_on_worker_lost=False,
+        worker_prefetch_multiplier=1,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_soft_shutdown_timeout=settings.deploy_grace_seconds,
+        worker_hijack_root_logger=False,
+        worker_send_task_events=True,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        # `priority`: a worker serves its queues in the order of its -Q.
+        broker_transport_options={"queue_order_strategy": "priority"},
+        beat_scheduler="backend.jobs.celery_bridge:LedgerScheduler",
+        timezone="UTC",
+    )
+    celery.flask_app = app
+
+    @celery.task(name=TASK, bind=True)
+    def run(self: Task, job_id: str) -> None:
+        """Run the next job of the queue that rang."""
+        name = self.request.delivery_info["routing_key"]
+        with app.app_context():
+            try:
+                runner.run_next(name, f"{self.request.hostname}/{os.getpid()}")
+            except SQLAlchemyError as error:
+                # The job stays ready in the ledger; the steward rings for it again.
+                log.warning("ledger_unreachable", job_id=job_id, error=type(error).__name__)
+
+    return celery
+
+
+class BrokerDoorbell:
+    """Rings from a thread of its own: no request ever waits for the broker."""
+
+    def __init__(self, broker_url: str) -> None:
+        self._url = broker_url
+        self._pid = 0
+        self._wanted: queue.SimpleQueue[tuple[str, Sequence[UUID]]] = queue.SimpleQueue()
+        self._idle = threading.Event()
+        self._broken_until = 0.0
+
+    def ring(self, queue_name: str, job_ids: Sequence[UUID]) -> None:
+        """Send one message per job id, in the background."""
+        if self._pid != os.getpid():  # threads do not survive a fork
+            self._pid = os.getpid()
+            self._wanted, self._idle = queue.SimpleQueue(), threading.Event()
+            threading.Thread(target=self._serve, name="doorbell", daemon=True).start()
+        self._idle.clear()
+        self._wanted.put((queue_name, job_ids))
+
+    def flush(self, timeout_seconds: float) -> None:
+        """Wait until what was rung is sent, or the time is over."""
+        if self._pid == os.getpid():
+            self._idle.wait(timeout_seconds)
+
+    def _serve(self) -> None:
+        connection = None
+        while True:
+            name, job_ids = self._wanted.get()
+            try:
+                if time.monotonic() >= self._broken_until:
+                    connection = connection or broker_connection(self._url)
+                    send(connection, name, job_ids)
+                    metrics.RINGS.labels(name, "sent").inc(len(job_ids))
+            except Exception as error:  # noqa: BLE001 - a lost ring is rung again by the steward
+                log.warning("broker_unreachable", error=str(error)[:200])
+                metrics.RINGS.labels(name, "failed").inc(len(job_ids))
+                self._broken_until = time.monotonic() + BREAK_SECONDS
+                with suppress(Exception):
+                    connection and connection.release()
+                connection = None
+            if self._wanted.empty():
+                self._idle.set()
+
+
+def broker_connection(url: str) -> Connection:
+    """A connection that gives up in bounded time; for sending and looking, not for consuming."""
+    options: dict[str, Any] = {}
+    if url.startswith(("redis", "rediss", "valkey", "sentinel")):
+        options = {"socket_timeout": BROKER_SECONDS, "socket_connect_timeout": BROKER_SECONDS}
+    elif url.startswith(("amqp", "pyamqp")):
+        options = {"read_timeout": BROKER_SECONDS, "write_timeout": BROKER_SECONDS}
+    return Connection(
+        url, connect_timeout=BROKER_SECONDS, transport_options={**options, "max_retries": 0}
+    )
+
+
+def send(connection: Connection, name: str, job_ids: Sequence[UUID]) -> None:
+    """Put one message per job id into a queue."""
+    from celery import current_app as celery
+
+    with connection.channel() as channel, celery.amqp.Producer(channel) as producer:
+        for job_id in job_ids:
+            celery.send_task(
+                TASK,
+                args=(job_id.hex,),
+                task_id=str(job_id),
+                queue=name,
+                producer=producer,
+                retry=False,
+                ignore_result=True,
+            )
+
+
+class BrokerDepths:
+    """How many messages wait in each queue."""
+
+    def __init__(self, broker_url: str) -> None:
+        self._url = broker_url
+
+    def __call__(self) -> dict[str, int]:
+        """Return the waiting messages per queue; raises BrokerUnavailable."""
+        with broker_connection(self._url) as connection:
+            channel = connection.default_channel
+            return {name: _depth(channel, name) for name in Queue}
+
+
+def _depth(channel: Any, name: str) -> int:
+    try:
+        return int(channel.queue_declare(queue=name, passive=True).message_count)
+    except channel.connection_errors:
+        raise
+    except channel.channel_errors:
+        return 0  # nobody has declared it yet: nothing waits
+
+
+def connect_broker(app: Flask, settings: Settings) -> None:
+    """Give the application its doorbell and its view of the broker's queues."""
+    app.extensions["sluice.doorbell"] = BrokerDoorbell(settings.broker_url)
+    app.extensions["sluice.broker_depths"] = BrokerDepths(settings.broker_url)
+
+
+# ---------------------------------------------------------------- workers
+
+
+@setup_logging.connect
+def _keep_our_logging(**_: object) -> None:
+    """Celery leaves logging alone when this signal has a receiver."""
+
+
+@worker_process_init.connect
+def _enter_slot(**_: object) -> None:
+    runner.die_with_parent()
+    with _context():
+        db.engine.dispose(close=False)
+
+
+@worker_ready.connect
+def _report_for_duty(sender: Any, **_: object) -> None:
+    node = sender.hostname
+    queues = [found.name for found in sender.task_consumer.queues]
+    slots = sender.concurrency
+
+    def look_after() -> None:
+        with _context(), suppress(SQLAlchemyError):
+            workers.report(node, queues, slots)
+            workers.bury_slots(node, set(sender.pool.info["processes"]))
+
+    sender.timer.call_repeatedly(workers.REPORT_SECONDS, look_after)
+    look_after()
+    _LOOK_AFTER[node] = look_after
+
+
+_LOOK_AFTER: dict[str, Any] = {}
+
+
+@task_failure.connect
+def _slot_lost(sender: Any = None, **_: object) -> None:
+    """A slot's process died in mid-job: do not wait for the lease to say so."""
+    for look_after in _LOOK_AFTER.values():
+        look_after()
+
+
+@worker_shutdown.connect
+def _sign_off(sender: Any, **_: object) -> None:
+    with _context(), suppress(SQLAlchemyError):
+        workers.leave(sender.hostname)
+
+
+@contextmanager
+def _context() -> Iterator[None]:
+    from celery import current_app as celery
+
+    with celery.flask_app.app_context():
+        yield
+
+
+# ---------------------------------------------------------------- beat
+
+
+class LedgerScheduler(Scheduler):  # type: ignore[misc] # Celery ships no types
+    """Beat's clockwork, driven by the ledger: due schedules and the steward's duties.
+
+    Needs neither a schedule file nor the broker, and any number may run at once.
+    """
+
+    def setup_schedule(self) -> None:
+        """The schedules are declared in `wiring`; there is nothing to read."""
+
+    def tick(self, *_: object, **__: object) -> float:
+        """Do what is due; return the seconds until the next look."""
+        app: Flask = self.app.flask_app
+        settings: Settings = app.config["SLUICE"]
+        with app.app_context():
+            try:
+                steward.tick()
+            except (SQLAlchemyError, BrokerUnavailable, OSError) as error:
+                db.session.rollback()
+                log.warning("steward_interrupted", error=str(error)[:200])
+        return min(settings.reconcile_seconds, 1.0)
+
+    def close(self) -> None:
+        """Nothing is held open."""

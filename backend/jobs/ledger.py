@@ -1,0 +1,183 @@
+"""What callers do to jobs: submit, cancel, retry, delete.
+
+`ledger`, `attempts` (the workers' side) and `batches` (parents and children) are the only
+writers of job rows. Every change of state is one conditional UPDATE, so that of two that race
+one finds no row and does nothing. Services never commit: the caller owns the transaction.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ParamSpec, TypeVar
+
+import structlog
+from sqlalchemy import ColumnElement, delete, insert, update
+from sqlalchemy.orm import Session
+
+from backend.clock import utc_now
+from backend.db import db_now
+from backend.errors import Conflict
+from backend.jobs.kinds import JobKind
+from backend.jobs.models import IS_READY, Job, JobEvent
+from backend.jobs.signals import announce, ring
+from backend.jobs.states import ENDED, JobState
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# An UPDATE … RETURNING is the newest word on a row, over what the session had loaded before.
+AS_WRITTEN = {"populate_existing": True, "synchronize_session": False}
+
+
+def submit(
+    session: Session, kind: JobKind[P, R], owner_id: int | None, *args: P.args, **params: P.kwargs
+) -> Job:
+    """Insert a job in the caller's transaction; its doorbell rings after the commit.
+
+    `params` are the function's own keyword arguments. Raises marshmallow's ValidationError if
+    they are not what the kind's schema says.
+    """
+    job = new_job(kind, owner_id, params)
+    session.add(job)
+    session.flush()
+    record_event(session, job)
+    ring(session, job.queue, [job.id])
+    announce(session, job)
+    return job
+
+
+def new_job(
+    kind: JobKind[Any, Any],
+    owner_id: int | None,
+    params: Mapping[str, Any],
+    *,
+    state: JobState = JobState.QUEUED,
+    label: str = "",
+) -> Job:
+    """Make a row for a kind, not yet added to a session. The params are checked and dumped."""
+    schema = kind.params()
+    dumped = schema.dump(params)
+    schema.load(dumped)
+    now = utc_now()
+    context = structlog.contextvars.get_contextvars()
+    return Job(
+        kind=kind.name,
+        owner_id=owner_id,
+        label=label,
+        queue=kind.queue,
+        priority=kind.priority,
+        state=state,
+        params=dumped,
+        # The database's time, so that a web machine whose clock is fast delays nothing.
+        created_at=now,
+        run_at=db_now(),
+        max_attempts=kind.retry.attempts,
+        request_id=context.get("request_id", ""),
+    )
+
+
+def cancel(session: Session, job: Job, *, by: int | None, force: bool = False) -> Job:
+    """Ask a job to stop; one that has not begun stops at once. Returns the job as it is now.
+
+    Asking again is allowed, also to turn a gentle request into a forced one. A job that has
+    ended stays as it is.
+    """
+    request = {
+        "cancel_requested_at": db_now(),
+        "cancel_requested_by": by,
+        "cancel_force": Job.cancel_force | force,
+    }
+    ended = {**request, "ended_at": db_now(), "message": "Cancelled before it began"}
+    if not move(session, job, IS_READY, JobState.CANCELLED, **ended):
+        active = Job.state.in_([JobState.RUNNING, JobState.CANCELLING, JobState.WAITING])
+        move(session, job, active, JobState.CANCELLING, message="Cancelling…", **request)
+    session.refresh(job)
+    return job
+
+
+def retry(session: Session, job: Job, kind: JobKind[Any, Any]) -> Job:
+    """Queue a failed or cancelled job again, with its full number of attempts.
+
+    Raises Conflict if the job has not ended or has succeeded; of two that race, one does.
+    """
+    moved = move(
+        session,
+        job,
+        Job.state.in_([JobState.FAILED, JobState.CANCELLED]),
+        JobState.QUEUED,
+        max_attempts=Job.attempt - Job.uncharged + kind.retry.attempts,
+        run_at=db_now(),
+        **FRESH,
+    )
+    if not moved:
+        session.refresh(job)
+        raise Conflict(
+            f"This job is {job.state}; only a failed or cancelled job can be tried again.",
+            code="not_retryable",
+        )
+    ring(session, job.queue, [job.id])
+    session.refresh(job)
+    return job
+
+
+# What a job forgets when it starts over at somebody's wish.
+FRESH: dict[str, Any] = {
+    "cancel_requested_at": None,
+    "cancel_requested_by": None,
+    "cancel_force": False,
+    "ended_at": None,
+    "expires_at": None,
+    "error": None,
+    "error_code": None,
+    "percent": 0.0,
+    "stage": "",
+    "message": "",
+    "result": None,
+}
+
+
+def remove(session: Session, job: Job) -> None:
+    """Delete an ended job with its children, events, log and artifacts.
+
+    Raises Conflict while it is active. The files expire on their own.
+    """
+    gone = session.execute(
+        delete(Job).where(Job.id == job.id, Job.state.in_(ENDED)).returning(Job.id)
+    ).all()
+    if not gone:
+        raise Conflict(
+            f"This job is {job.state}; cancel it first, and delete it once it has ended.",
+            code="job_active",
+        )
+    session.expunge(job)
+
+
+def record_event(session: Session, job: Job, note: str | None = None) -> None:
+    """Record the job's present state as an event."""
+    session.execute(
+        insert(JobEvent).values(
+            job_id=job.id,
+            owner_id=job.owner_id,
+            at=db_now(),
+            state=job.state,
+            attempt=job.attempt or 0,
+            note=note,
+        )
+    )
+
+
+def move(
+    session: Session, job: Job, condition: ColumnElement[bool], to: JobState, **values: Any
+) -> bool:
+    """Change the state where the condition holds; tell whether it did."""
+    statement = (
+        update(Job)
+        .where(Job.id == job.id, condition)
+        .values(state=to, version=Job.version + 1, **values)
+        .returning(Job)
+        .execution_options(**AS_WRITTEN)
+    )
+    moved = session.scalars(statement).one_or_none()
+    if moved is None:
+        return False
+    record_event(session, moved)
+    announce(session, moved)
+    return True

@@ -1,0 +1,243 @@
+"""Reading the ledger: one job, lists, what happened since, why a job waits, when it is done."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session, selectinload
+
+from backend.clock import utc_now
+from backend.db import db_now
+from backend.errors import InvalidInput, NotFound
+from backend.http.pagination import Page, decode_cursor, page_of
+from backend.jobs.models import (
+    IS_ACTIVE,
+    IS_READY,
+    Attempt,
+    Job,
+    JobEvent,
+    LogLine,
+    QueuePause,
+    Worker,
+)
+from backend.jobs.states import ENDED, JobState
+
+RECENT_RUNS = 50  # of a kind, from which its duration is foretold
+FEWEST_RUNS = 5  # fewer tell nothing
+WORKER_SECONDS = 60.0
+
+
+def owned(session: Session, owner_id: int, job_id: UUID) -> Job:
+    """The owner's job; NotFound for an unknown id and for another's alike."""
+    found = session.scalars(
+        select(Job)
+        .where(Job.id == job_id, Job.owner_id == owner_id)
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+    if found is None:
+        raise NotFound(f"There is no job {job_id}.")
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which of an owner's jobs; what is None does not matter."""
+
+    state: Sequence[str] | None = None
+    kind: str | None = None
+    queue: str | None = None
+    q: str | None = None
+    since: datetime | None = None
+    parent_id: UUID | None = None
+
+    def apply(self, query: Select[Any], owner_id: int) -> Select[Any]:
+        """Add the conditions."""
+        query = query.where(Job.owner_id == owner_id)
+        query = query.where(
+            Job.parent_id.is_(None) if self.parent_id is None else Job.parent_id == self.parent_id
+        )
+        if self.state:
+            query = query.where(Job.state.in_(self.state))
+        if self.kind:
+            query = query.where(Job.kind == self.kind)
+        if self.queue:
+            query = query.where(Job.queue == self.queue)
+        if self.q:
+            query = query.where(Job.label.icontains(self.q, autoescape=True))
+        if self.since:
+            query = query.where(Job.id >= first_id_at(self.since))
+        return query
+
+
+def first_id_at(when: datetime) -> UUID:
+    """The smallest id that a job made at that time can have: ids sort by time (RFC 9562, v7)."""
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    milliseconds = max(0, (when - epoch) // timedelta(milliseconds=1))
+    return UUID(int=milliseconds << 80)
+
+
+def jobs_page(
+    session: Session, owner_id: int, wanted: Filter, cursor: str | None, limit: int
+) -> Page[Job]:
+    """A page of an owner's jobs, the newest first."""
+    query = wanted.apply(select(Job), owner_id).order_by(Job.id.desc()).limit(limit + 1)
+    if cursor:
+        query = query.where(Job.id < _id_of(cursor))
+    rows = session.scalars(query).all()
+    return page_of(rows, limit, lambda job: [job.id.hex])
+
+
+def children_page(session: Session, parent: Job, cursor: str | None, limit: int) -> Page[Job]:
+    """A page of a batch's children, in the order of their items."""
+    query = select(Job).where(Job.parent_id == parent.id).order_by(Job.item).limit(limit + 1)
+    if cursor:
+        (item,) = decode_cursor(cursor, int)
+        query = query.where(Job.item > item)
+    return page_of(session.scalars(query).all(), limit, lambda job: [job.item])
+
+
+def children(session: Session, parent_id: UUID) -> Sequence[Job]:
+    """All children of a batch with their artifacts, in the order of their items."""
+    query = select(Job).where(Job.parent_id == parent_id).order_by(Job.item)
+    return session.scalars(
+        query.options(selectinload(Job.artifacts)).execution_options(populate_existing=True)
+    ).all()
+
+
+def active(session: Session, owner_id: int, most: int) -> Sequence[Job]:
+    """An owner's jobs that have not ended, without the children of batches."""
+    query = select(Job).where(Job.owner_id == owner_id, Job.parent_id.is_(None), IS_ACTIVE)
+    query = query.order_by(Job.id.desc()).limit(most)
+    return session.scalars(query.execution_options(populate_existing=True)).all()
+
+
+def among(session: Session, owner_id: int, ids: Collection[UUID]) -> Sequence[Job]:
+    """Those of an owner's jobs that have these ids."""
+    if not ids:
+        return []
+    query = select(Job).where(Job.owner_id == owner_id, Job.id.in_(ids))
+    return session.scalars(query.execution_options(populate_existing=True)).all()
+
+
+def attempts(session: Session, job: Job) -> Sequence[Attempt]:
+    """A job's attempts, the first first."""
+    query = select(Attempt).where(Attempt.job_id == job.id).order_by(Attempt.number)
+    return session.scalars(query).all()
+
+
+def log_page(session: Session, job: Job, cursor: str | None, limit: int) -> Page[LogLine]:
+    """A page of what a job logged, the oldest first."""
+    query = select(LogLine).where(LogLine.job_id == job.id).order_by(LogLine.id).limit(limit + 1)
+    if cursor:
+        (after,) = decode_cursor(cursor, int)
+        query = query.where(LogLine.id > after)
+    return page_of(session.scalars(query).all(), limit, lambda line: [line.id])
+
+
+def events_after(
+    session: Session, owner_id: int, cursor: int, job_id: UUID | None = None, most: int = 500
+) -> Sequence[JobEvent]:
+    """What happened after an event, the oldest first."""
+    query = select(JobEvent).where(JobEvent.owner_id == owner_id, JobEvent.id > cursor)
+    if job_id is not None:
+        query = query.where(JobEvent.job_id == job_id)
+    return session.scalars(query.order_by(JobEvent.id).limit(most)).all()
+
+
+def last_event_id(session: Session, owner_id: int) -> int:
+    """The newest event of an owner; 0 when there is none."""
+    newest = select(func.max(JobEvent.id)).where(JobEvent.owner_id == owner_id)
+    return session.scalar(newest) or 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """Why a job does not run yet."""
+
+    reason: str  # queued, retry_due, paused, no_worker, children
+    message: str
+    position: int | None = None
+    due_at: datetime | None = None
+
+
+def why_waiting(session: Session, job: Job) -> Waiting | None:
+    """Say why a job waits; None when it does not."""
+    if job.state == JobState.WAITING:
+        message = f"Waiting for {(job.items_total or 0) - (job.items_done or 0)} items."
+        return Waiting(reason="children", message=message)
+    if job.state not in {JobState.QUEUED, JobState.RETRYING}:
+        return None
+    if job.run_at > utc_now() + timedelta(seconds=1):
+        reason = "retry_due" if job.state == JobState.RETRYING else "scheduled"
+        return Waiting(
+            reason=reason, message=f"Due at {job.run_at:%H:%M:%S} UTC.", due_at=job.run_at
+        )
+    pause = session.get(QueuePause, job.queue)
+    if pause is not None:
+        return Waiting(
+            reason="paused", message=f"The queue {job.queue} is paused. {pause.reason}".strip()
+        )
+    if not _is_served(session, job.queue):
+        return Waiting(
+            reason="no_worker", message=f"No worker serves the queue {job.queue} just now."
+        )
+    ahead = _ahead_of(session, job)
+    return Waiting(reason="queued", message=f"Number {ahead + 1} in the queue.", position=ahead + 1)
+
+
+def _is_served(session: Session, queue: str) -> bool:
+    recent = select(Worker.queues).where(Worker.seen_at > db_now(-WORKER_SECONDS))
+    return any(queue in queues for queues in session.scalars(recent))
+
+
+def _ahead_of(session: Session, job: Job) -> int:
+    """How many ready jobs the queue takes first; counted up to a thousand."""
+    first = (Job.priority > job.priority) | (
+        (Job.priority == job.priority) & (Job.run_at < job.run_at)
+    )
+    ahead = select(Job.id).where(Job.queue == job.queue, IS_READY, first, Job.id != job.id)
+    return session.scalar(select(func.count()).select_from(ahead.limit(1000).subquery())) or 0
+
+
+@dataclass(frozen=True, slots=True)
+class Eta:
+    """When a running job will be done: seconds from now, likely earliest and latest."""
+
+    low: float
+    high: float
+
+
+def eta(session: Session, job: Job) -> Eta | None:
+    """Foretell from how long the kind's recent runs took; None without a history."""
+    if job.state != JobState.RUNNING or job.started_at is None:
+        return None
+    runs = session.execute(
+        select(Job.started_at, Job.ended_at)
+        .where(Job.kind == job.kind, Job.state == JobState.SUCCEEDED, Job.ended_at.is_not(None))
+        .order_by(Job.ended_at.desc())
+        .limit(RECENT_RUNS)
+    ).all()
+    took = sorted((end - start).total_seconds() for start, end in runs if start and end)
+    if len(took) < FEWEST_RUNS:
+        return None
+    ran = (utc_now() - job.started_at).total_seconds()
+    low, high = took[len(took) // 10], took[-1 - len(took) // 10]
+    return Eta(low=max(0.0, low - ran), high=max(0.0, high - ran))
+
+
+def is_ended(job: Job) -> bool:
+    """Whether the job has reached a terminal state."""
+    return job.state in ENDED
+
+
+def _id_of(cursor: str) -> UUID:
+    (value,) = decode_cursor(cursor, str)
+    try:
+        return UUID(hex=value)
+    except ValueError:
+        raise InvalidInput(
+            f"cursor: {cursor[:40]!r} is not a cursor that this list gave out."
+        ) from None

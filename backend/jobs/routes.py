@@ -1,0 +1,214 @@
+"""/api/jobs: see, wait for, cancel, retry and remove one's jobs."""
+
+from typing import Any
+from uuid import UUID
+
+from flask import Response, jsonify, request
+
+from backend.accounts.guards import current_user, signed_in, token_expires_at
+from backend.db import db, transaction
+from backend.http.api import Blueprint
+from backend.http.idempotency import idempotent, remember
+from backend.http.pagination import PageQuery
+from backend.jobs import actions, artifacts, batches, ledger, queries, streams
+from backend.jobs.models import Job
+from backend.jobs.schemas import (
+    STATES_BY_CLIENT_NAME,
+    AttemptListSchema,
+    BulkRequest,
+    BulkResultSchema,
+    CancelRequest,
+    JobEnvelope,
+    JobListQuery,
+    JobListSchema,
+    LogSchema,
+    StatusSchema,
+    WaitQuery,
+    envelope,
+    links_of,
+    syncboard_status,
+)
+
+blueprint = Blueprint("jobs", __name__, description="Jobs: progress, cancel, results")
+
+POLL_SECONDS = 2
+
+
+def detail(job: Job) -> dict[str, Any]:
+    """The answer about one job, with why it waits and when it will be done."""
+    session = db.session()
+    job.waiting, job.eta_seconds = queries.why_waiting(session, job), queries.eta(session, job)  # type: ignore[attr-defined]
+    return {**envelope(job), "job": job}
+
+
+def accepted(session: Any, job: Job, **more: Any) -> Response:
+    """The 202 of submitted work; kept for the Idempotency-Key in the caller's transaction."""
+    links = links_of(job)
+    body = {
+        "success": True,
+        "job_id": str(job.id),
+        "status": envelope(job)["status"],
+        **more,
+        "links": links,
+    }
+    headers = {"Location": links["self"], "Retry-After": str(POLL_SECONDS)}
+    remember(session, body, 202, headers)
+    response = jsonify(body)
+    response.status_code = 202
+    response.headers.update(headers)
+    return response
+
+
+def wanted(query: dict[str, Any]) -> queries.Filter:
+    """The filter that a query asks for; states may have the contract's names or the ledger's."""
+    state = query.get("state")
+    names = {key: query.get(key) for key in ("kind", "queue", "q", "since")}
+    return queries.Filter(
+        state=STATES_BY_CLIENT_NAME.get(state, [state]) if state else None, **names
+    )
+
+
+def mine(job_id: UUID) -> Job:
+    """The caller's job."""
+    return queries.owned(db.session(), current_user().id, job_id)
+
+
+@blueprint.route("/api/jobs")
+@signed_in
+@blueprint.arguments(JobListQuery, location="query")
+@blueprint.response(200, JobListSchema)
+def index(query: dict[str, Any]) -> dict[str, Any]:
+    """List one's jobs, the newest first."""
+    page = queries.jobs_page(
+        db.session(), current_user().id, wanted(query), query["cursor"], query["limit"]
+    )
+    return {"success": True, "jobs": page.items, "next_cursor": page.next_cursor}
+
+
+@blueprint.route("/api/jobs/<uuid:job_id>")
+@signed_in
+@blueprint.arguments(WaitQuery, location="query")
+@blueprint.response(200, JobEnvelope)
+@blueprint.alt_response(304, description="Not changed since the ETag in If-None-Match")
+def show(query: dict[str, Any], job_id: UUID) -> Any:
+    """See one job; with `wait`, hold the answer until it changes."""
+    job, seen = mine(job_id), request.headers.get("If-None-Match")
+    if query["wait"]:
+        job = streams.wait_for_change(current_user().id, job, query["wait"], seen)
+    etag = {"ETag": streams.etag_of(job)}
+    if seen is not None and etag["ETag"] in seen:
+        return Response(status=304, headers=etag)
+    return detail(job), 200, etag
+
+
+@blueprint.route("/jobs/<uuid:job_id>/status")
+@signed_in
+@blueprint.response(200, StatusSchema)
+def status(job_id: UUID) -> dict[str, Any]:
+    """See one job, in the words of SyncBoard's clients."""
+    return syncboard_status(mine(job_id))
+
+
+@blueprint.route("/api/jobs/<uuid:job_id>/cancel", methods=["POST"])
+@signed_in
+@idempotent
+@blueprint.arguments(CancelRequest, required=False)
+@blueprint.response(200, JobEnvelope)
+def cancel(body: dict[str, Any], job_id: UUID) -> dict[str, Any]:
+    """Ask a job to stop, or with `terminate` kill it. What it has finished is kept."""
+    with transaction() as session:
+        owner_id = current_user().id
+        job = queries.owned(session, owner_id, job_id)
+        batches.cancel(session, job, by=owner_id, force=body["terminate"])
+    return detail(mine(job_id))
+
+
+@blueprint.route("/api/jobs/<uuid:job_id>/retry", methods=["POST"])
+@signed_in
+@idempotent
+@blueprint.response(202, JobEnvelope)
+def retry(job_id: UUID) -> dict[str, Any]:
+    """Try a failed or cancelled job again; of a batch only what failed."""
+    with transaction() as session:
+        actions.retry(session, queries.owned(session, current_user().id, job_id))
+    return detail(mine(job_id))
+
+
+@blueprint.route("/api/jobs/<uuid:job_id>", methods=["DELETE"])
+@signed_in
+@blueprint.response(204)
+def delete(job_id: UUID) -> None:
+    """Remove an ended job, with its children, log and artifacts."""
+    with transaction() as session:
+        ledger.remove(session, queries.owned(session, current_user().id, job_id))
+
+
+@blueprint.route("/api/jobs/bulk", methods=["POST"])
+@signed_in
+@idempotent
+@blueprint.arguments(BulkRequest)
+@blueprint.response(200, BulkResultSchema)
+def bulk(body: dict[str, Any]) -> dict[str, Any]:
+    """Cancel, retry or delete many jobs: those with the ids, or all that a filter matches."""
+    return actions.act_on_all(
+        current_user().id,
+        body["action"],
+        body.get("ids"),
+        wanted(body.get("filter", {})),
+        force=body["terminate"],
+    )
+
+
+@blueprint.route("/api/jobs/<uuid:job_id>/attempts")
+@signed_in
+@blueprint.response(200, AttemptListSchema)
+def attempts(job_id: UUID) -> dict[str, Any]:
+    """See a job's runs, and what ended each."""
+    return {"success": True, "attempts": queries.attempts(db.session(), mine(job_id))}
+
+
+@blueprint.route("/api/jobs/<uuid:job_id>/children")
+@signed_in
+@blueprint.arguments(PageQuery, location="query")
+@blueprint.response(200, JobListSchema)
+def children(query: dict[str, Any], job_id: UUID) -> dict[str, Any]:
+    """List a batch's jobs, in the order of its items."""
+    page = queries.children_page(db.session(), mine(job_id), query["cursor"], query["limit"])
+    return {"success": True, "jobs": page.items, "next_cursor": page.next_cursor}
+
+
+@blueprint.route("/api/jobs/<uuid:job_id>/log")
+@signed_in
+@blueprint.arguments(PageQuery, location="query")
+@blueprint.response(200, LogSchema)
+def log(query: dict[str, Any], job_id: UUID) -> dict[str, Any]:
+    """Read what a job logged, the oldest line first."""
+    page = queries.log_page(db.session(), mine(job_id), query["cursor"], query["limit"])
+    return {"success": True, "lines": page.items, "next_cursor": page.next_cursor}
+
+
+@blueprint.route("/api/jobs/<uuid:job_id>/events")
+@signed_in
+@blueprint.response(200, content_type="text/event-stream", schema={"type": "string"})
+def events(job_id: UUID) -> Response:
+    """Follow a job as Server-Sent Events; resumed by Last-Event-ID."""
+    return streams.job_stream(current_user().id, mine(job_id), token_expires_at())
+
+
+@blueprint.route("/api/jobs/events")
+@signed_in
+@blueprint.response(200, content_type="text/event-stream", schema={"type": "string"})
+def all_events() -> Response:
+    """Follow all of one's jobs as Server-Sent Events; resumed by Last-Event-ID."""
+    return streams.owner_stream(current_user().id, token_expires_at())
+
+
+@blueprint.route("/api/jobs/<uuid:job_id>/result")
+@signed_in
+@blueprint.response(
+    200, content_type="application/octet-stream", schema={"type": "string", "format": "binary"}
+)
+@blueprint.alt_response(206, description="The range asked for")
+def result(job_id: UUID) -> Response:
+    """Download what a job made: its file, or its result as JSON where it made none."""
+    return artifacts.download(mine(job_id))

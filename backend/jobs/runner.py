@@ -1,0 +1,344 @@
+"""Run one job: claim it, watch over its attempt, and see to it that the slot serves on.
+
+The attempt runs in a process of its own (see `body`). This one, which never runs a kind's code,
+renews the lease, stores progress and log lines, carries a cancel to the attempt, enforces the
+limits, and, when the attempt's process is gone without a word, says so in the ledger at once.
+"""
+
+import ctypes
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+import structlog
+from flask import current_app
+from sqlalchemy import select as sql_select
+from sqlalchemy.exc import SQLAlchemyError
+
+from backend.config import Settings
+from backend.db import db, transaction
+from backend.jobs import attempts, batches, body, metrics
+from backend.jobs.attempts import Claim, Lease, Line
+from backend.jobs.kinds import JobKind, Kinds
+from backend.jobs.models import Attempt, Job
+from backend.jobs.shared_page import SharedPage
+
+log = structlog.get_logger(__name__)
+
+WRITE_PAUSE = 0.25  # seconds: at most four durable writes of progress a second
+LOOK_PAUSE = 1.0  # seconds between looks for a cancel
+MOST_LINES = 2000  # of an attempt's log are kept
+
+Why = Literal["cancelled", "time_limit", "deploy", "lease_lost"]
+
+
+def run_next(queue: str, worker: str) -> UUID | None:
+    """Claim the queue's next job and run it to its end; None when there is nothing to do."""
+    settings: Settings = current_app.config["SLUICE"]
+    kinds: Kinds = current_app.extensions["sluice.kinds"]
+    with transaction() as session:
+        held = attempts.claim(session, queue, worker, settings.lease_seconds)
+    if held is None:
+        return None
+    ids = {"job_id": str(held.job_id), "attempt": held.attempt, "worker": worker}
+    with structlog.contextvars.bound_contextvars(request_id=held.request_id, **ids):
+        kind = kinds.get(held.kind)
+        if kind is None:
+            _refuse_unknown(held)
+        else:
+            log.info("attempt_started", kind=held.kind)
+            with _termination_noted() as told:
+                Watch(held=held, kind=kind, settings=settings, told=told).run()
+        _close(held, kind)
+    return held.job_id
+
+
+def _refuse_unknown(held: Claim) -> None:
+    sentence = f"No kind of job is called {held.kind!r} in this version of the application."
+    with transaction() as session:
+        attempts.fail(session, held, sentence, code="unknown_kind")
+
+
+def _close(held: Claim, kind: JobKind[Any, Any] | None) -> None:
+    """After the attempt: count it, and let its batch go on."""
+    attempt, seconds = _ended_attempt(held)
+    if attempt is not None:
+        log.info("attempt_ended", outcome=attempt.outcome, duration_seconds=round(seconds, 3))
+        metrics.ATTEMPTS.labels(held.kind, attempt.outcome or "open").inc()
+        metrics.ATTEMPT_SECONDS.labels(held.kind).observe(seconds)
+    tell_parent(held.parent_id)
+
+
+def _ended_attempt(held: Claim) -> tuple[Attempt | None, float]:
+    found = db.session.scalars(sql_select(Attempt).where(Attempt.token == held.token)).one_or_none()
+    db.session.commit()
+    if found is None or found.ended_at is None:
+        return None, 0.0
+    return found, (found.ended_at - found.started_at).total_seconds()
+
+
+def tell_parent(parent_id: UUID | None) -> None:
+    """Release the batch if this was its last child; else show how far it is."""
+    if parent_id is None:
+        return
+    with transaction() as session:
+        if batches.release(session, parent_id) is None:
+            batches.roll_up(session, parent_id, children_share(session.get(Job, parent_id)))
+
+
+def children_share(parent: Job | None) -> float:
+    """The part of a batch's progress bar that its children fill: its kind's first stage."""
+    kinds: Kinds = current_app.extensions["sluice.kinds"]
+    kind = kinds.get(parent.kind) if parent else None
+    return kind.share(next(iter(kind.stages)))[1] if kind else 1.0
+
+
+@dataclass(slots=True)
+class Told:
+    """Whether this process was told to end, and whom to take along."""
+
+    to_end: bool = False
+    attempt_pid: int = 0
+
+
+@contextmanager
+def _termination_noted() -> Iterator[Told]:
+    """A deploy's SIGTERM ends the attempt at once; the watch then hands the job back."""
+    told = Told()
+
+    def note(*_: object) -> None:
+        told.to_end = True
+        if told.attempt_pid:
+            _kill_tree(told.attempt_pid)
+
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield told
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if told.to_end:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@dataclass(slots=True)
+class Watch:
+    """One attempt, from the fork to the moment it is seen to be dead."""
+
+    held: Claim
+    kind: JobKind[Any, Any]
+    settings: Settings
+    told: Told
+    page: SharedPage = field(default_factory=SharedPage)
+    pid: int = 0
+    lines_from: int = -1
+    pending: bytes = b""
+    lines_kept: int = 0
+    why: Why | None = None
+    started: float = field(default_factory=time.monotonic)
+    renewed: float = field(default_factory=time.monotonic)
+    wrote: float = 0.0
+    looked: float = field(default_factory=time.monotonic)
+    asked: float | None = None
+    interrupted: bool = False
+
+    def run(self) -> None:
+        """Fork the attempt, watch it, bury it, and record what it could not record itself."""
+        self._fork()
+        status = None
+        while status is None:
+            status = self._wait(WRITE_PAUSE)
+            self._tend()
+        _kill_group(self.pid)  # what it started and left behind
+        self._store_lines()
+        os.close(self.lines_from)
+        self.page.close()
+        body.discard_workspace(self.settings, self.held)
+        self._settle(status)
+
+    def _fork(self) -> None:
+        self.lines_from, lines_to = os.pipe()
+        # Neither SQLite's locks nor PostgreSQL's protocol outlive a fork: go with none open.
+        db.session.remove()
+        db.engine.dispose()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        parent = os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(self.lines_from)
+            _become_attempt(parent)
+            code = 70
+            try:
+                code = body.run(self.kind, self.held, self.page, lines_to, self.settings)
+            except BaseException:
+                log.exception("attempt_crashed")
+            finally:
+                _last_words()
+                os._exit(code)
+        os.close(lines_to)
+        self.told.attempt_pid = self.pid
+        if self.told.to_end:
+            _kill_tree(self.pid)
+
+    def _wait(self, seconds: float) -> int | None:
+        """Wait for a log line, the end, or the time to pass; the status once it has ended."""
+        ready, _, _ = select.select([self.lines_from], [], [], seconds)
+        if ready:
+            chunk = os.read(self.lines_from, 65536)
+            self.pending += chunk
+            if not chunk:  # its end of the pipe is closed: it is ending, or has closed it
+                time.sleep(0.002)
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        return status if pid else None
+
+    def _tend(self) -> None:
+        """Do what is due. A ledger that cannot be reached stops none of it but the writing."""
+        now = time.monotonic()
+        try:
+            if now - self.wrote >= WRITE_PAUSE:
+                self._write_progress(now)
+            if now - self.renewed >= self.settings.heartbeat_seconds:
+                self._heed(self._in_ledger(attempts.renew, self.settings.lease_seconds))
+                self.renewed = time.monotonic()
+            elif now - self.looked >= LOOK_PAUSE:
+                self._heed(self._in_ledger(attempts.wishes))
+        except SQLAlchemyError as error:
+            db.session.rollback()
+            log.warning("ledger_unreachable", error=type(error).__name__)
+            self.looked = self.wrote = now
+        if now - self.renewed > self.settings.lease_seconds:
+            self._kill("lease_lost")
+        self._limit(now)
+
+    def _in_ledger(self, call: Any, *args: Any) -> Any:
+        with transaction() as session:
+            return call(session, self.held, *args)
+
+    def _write_progress(self, now: float) -> None:
+        progress = self.page.read()
+        if progress is not None:
+            self.wrote = now
+            self._in_ledger(attempts.report, progress)
+            tell_parent(self.held.parent_id)
+        if self.pending:
+            self.wrote = now
+            self._store_lines()
+
+    def _heed(self, lease: Lease | None) -> None:
+        self.looked = time.monotonic()
+        if lease is None:
+            # Either it has just recorded its end, or the job was given to another.
+            if not self._is_ending():
+                self._kill("lease_lost")
+        elif lease.force:
+            self._kill("cancelled")
+        elif lease.cancelling and self.asked is None:
+            self.asked = self.looked
+            self.page.ask_to_stop()
+
+    def _is_ending(self) -> bool:
+        row = db.session.scalars(
+            sql_select(Attempt.ended_at).where(Attempt.token == self.held.token)
+        ).one_or_none()
+        db.session.commit()
+        return row is not None
+
+    def _limit(self, now: float) -> None:
+        ran = timedelta(seconds=now - self.started)
+        if ran > self.kind.hard_limit:
+            self._kill("time_limit")
+        elif ran > self.kind.soft_limit and not self.interrupted:
+            self.interrupted = True
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGUSR1)
+        if self.asked and now - self.asked > self.settings.cancel_grace_seconds:
+            self._kill("cancelled")
+
+    def _kill(self, why: Why) -> None:
+        if self.why is None:
+            self.why = why
+            log.warning("attempt_killed", why=why)
+        _kill_tree(self.pid)
+
+    def _store_lines(self) -> None:
+        *whole, self.pending = self.pending.split(b"\n")
+        lines = [_line(raw) for raw in whole[: max(0, MOST_LINES - self.lines_kept)]]
+        self.lines_kept += len(whole)
+        if lines:
+            with suppress(SQLAlchemyError):
+                self._in_ledger(attempts.log_lines, lines)
+
+    def _settle(self, status: int) -> None:
+        """Write the outcome of an attempt whose process could not."""
+        code = os.waitstatus_to_exitcode(status)
+        if code in {body.RECORDED, body.LEASE_LOST}:
+            return
+        with suppress(SQLAlchemyError), transaction() as session:
+            if self.told.to_end:
+                note = "handed back by a deploy"
+                attempts.give_back(session, self.held, "handed_back", note=note, charged=False)
+            elif self.why == "cancelled":
+                attempts.stop(session, self.held, "killed")
+            elif self.why == "time_limit":
+                minutes = self.kind.hard_limit.total_seconds() / 60
+                sentence = f"This took longer than the {minutes:g} minutes that are allowed."
+                attempts.fail(session, self.held, sentence, code="time_limit", outcome="killed")
+            else:
+                attempts.lose(session, self.held, _cause(code))
+
+
+def _line(raw: bytes) -> Line:
+    at, level, message = json.loads(raw)
+    return Line(at=datetime.fromisoformat(at), level=level, message=message)
+
+
+def _cause(code: int) -> str:
+    if code < 0:
+        name = signal.Signals(-code).name
+        return f"The worker was lost: its process was ended by {name}"
+    return f"The worker was lost: its process ended with exit code {code}"
+
+
+def _become_attempt(parent: int) -> None:
+    """Lead a process group of its own, and never outlive the process that watches."""
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent()
+    if os.getppid() != parent:
+        os._exit(body.NOT_RECORDED)
+
+
+def die_with_parent() -> None:
+    """Have the kernel end this process when its parent ends (Linux's PR_SET_PDEATHSIG)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+
+
+def _kill_tree(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    _kill_group(pid)
+
+
+def _kill_group(group: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def _last_words() -> None:
+    """Let what the attempt rang for go out before its process ends."""
+    flush = getattr(current_app.extensions["sluice.doorbell"], "flush", None)
+    if flush is not None:
+        flush(timeout_seconds=1.0)
+    sys.stdout.flush()
+    sys.stderr.flush()

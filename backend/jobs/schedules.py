@@ -1,0 +1,90 @@
+"""Cron: a slot of a schedule is a unique row, inserted in the same transaction as its job."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from cronsim import CronSim
+from flask import current_app
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+
+from backend.db import db, db_now, transaction
+from backend.jobs.kinds import JobKind
+from backend.jobs.ledger import submit
+from backend.jobs.models import ScheduleSlot
+
+MOST_AT_ONCE = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """When a kind of job is started by the clock. `cron` is in UTC.
+
+    `catch_up` says what becomes of slots that passed while no beat ran: `once` runs the latest
+    of them, `all` each of them, `skip` none.
+    """
+
+    name: str
+    cron: str
+    kind: JobKind[Any, Any]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    catch_up: Literal["skip", "once", "all"] = "once"
+
+
+def submit_due() -> int:
+    """Submit the jobs of the slots that have come; return how many."""
+    schedules: tuple[Schedule, ...] = current_app.extensions["sluice.schedules"]
+    now = db.session.scalars(select(db_now())).one()
+    last = dict(
+        db.session.execute(
+            select(ScheduleSlot.schedule, func.max(ScheduleSlot.due_at)).group_by(
+                ScheduleSlot.schedule
+            )
+        )
+        .tuples()
+        .all()
+    )
+    db.session.commit()
+    return sum(_submit_due(schedule, last.get(schedule.name), now) for schedule in schedules)
+
+
+def _submit_due(schedule: Schedule, last: datetime | None, now: datetime) -> int:
+    if last is None:
+        # Its first sight: the count begins here, and the past is nobody's.
+        _take(schedule, now, run=False)
+        return 0
+    due = slots_between(schedule.cron, last, now)
+    late = timedelta(minutes=1)
+    if schedule.catch_up == "once":
+        due = due[-1:]
+    elif schedule.catch_up == "skip":
+        due = [slot for slot in due if now - slot <= late] or due[-1:]
+    return sum(
+        _take(schedule, slot, run=schedule.catch_up != "skip" or now - slot <= late) for slot in due
+    )
+
+
+def slots_between(cron: str, after: datetime, until: datetime) -> list[datetime]:
+    """The slots after one time and up to another, in order; the newest hundred at most."""
+    slots: list[datetime] = []
+    for slot in CronSim(cron, after):
+        if slot > until:
+            break
+        slots.append(slot)
+        slots = slots[-MOST_AT_ONCE:]
+    return slots
+
+
+def _take(schedule: Schedule, due_at: datetime, *, run: bool) -> int:
+    try:
+        with transaction() as session:
+            slot = ScheduleSlot(schedule=schedule.name, due_at=due_at, created_at=db_now())
+            session.add(slot)
+            session.flush()
+            if run:
+                slot.job_id = submit(session, schedule.kind, None, **schedule.params).id
+    except IntegrityError:
+        return 0  # another beat was first
+    return int(run)

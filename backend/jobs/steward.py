@@ -1,0 +1,115 @@
+"""The housekeeping that keeps the promise: one duty a function, safe beside any number of others.
+
+Every duty is made of conditional updates, so two stewards that run at once share the work and
+never do it twice.
+"""
+
+from collections.abc import Callable
+
+import structlog
+from flask import current_app
+from sqlalchemy import exists, func, select, update
+from sqlalchemy.orm import aliased
+
+from backend.db import db, db_now, transaction
+from backend.jobs import attempts, batches, metrics, schedules
+from backend.jobs.models import IS_LEASED, IS_READY, Job
+from backend.jobs.states import ENDED, JobState
+from backend.jobs.workers import claim_of
+
+log = structlog.get_logger(__name__)
+
+AT_ONCE = 200  # rows that one look handles
+
+
+def tick() -> None:
+    """Do every duty once."""
+    for duty in (schedules.submit_due, rescue, release_parents, redispatch):
+        _count(duty)
+
+
+def _count(duty: Callable[[], int]) -> None:
+    done = duty()
+    if done:
+        log.info("steward", duty=duty.__name__, count=done)
+        metrics.STEWARD_ACTIONS.labels(duty.__name__).inc(done)
+
+
+def rescue() -> int:
+    """Give up attempts whose lease has expired; their jobs run again, or fail as poison."""
+    expired = select(Job).where(IS_LEASED, Job.lease_expires_at < db_now()).limit(AT_ONCE)
+    jobs = list(db.session.scalars(expired))
+    db.session.commit()
+    rescued = 0
+    for job in jobs:
+        with transaction() as session:
+            # Asked again under the row's lock: its worker may have renewed the lease meanwhile.
+            still = session.execute(
+                expired.where(Job.id == job.id, Job.token == job.token).with_for_update()
+            ).all()
+            reason = "The worker was lost: it sent no heartbeat"
+            if still and attempts.lose(session, claim_of(job), reason):
+                rescued += 1
+        if job.parent_id:
+            with transaction() as session:
+                batches.release(session, job.parent_id)
+    return rescued
+
+
+def release_parents() -> int:
+    """Start the closing step of batches whose last child's worker died before it could."""
+    child = aliased(Job)
+    parked = (
+        select(Job.id)
+        .where(
+            Job.state.in_([JobState.WAITING, JobState.CANCELLING]),
+            Job.lease_expires_at.is_(None),
+            ~exists().where(child.parent_id == Job.id, child.state.not_in(ENDED)),
+        )
+        .limit(AT_ONCE)
+    )
+    parents = list(db.session.scalars(parked))
+    db.session.commit()
+    released = 0
+    for parent_id in parents:
+        with transaction() as session:
+            released += batches.release(session, parent_id) is not None
+    return released
+
+
+def redispatch() -> int:
+    """Ring where a queue has more jobs that are ready than messages to wake workers for them.
+
+    So a broker that was down, or lost its memory, or a retry that came due, is made good; and
+    a backlog whose messages are all there is left alone.
+    """
+    ready = dict(
+        db.session.execute(
+            select(Job.queue, func.count())
+            .where(IS_READY, Job.run_at <= db_now())
+            .group_by(Job.queue)
+        )
+        .tuples()
+        .all()
+    )
+    db.session.commit()
+    if not ready:
+        return 0
+    depths = current_app.extensions["sluice.broker_depths"]()
+    return sum(_ring_for(queue, count - depths.get(queue, 0)) for queue, count in ready.items())
+
+
+def _ring_for(queue: str, missing: int) -> int:
+    if missing <= 0:
+        return 0
+    candidates = (
+        select(Job.id)
+        .where(Job.queue == queue, IS_READY, Job.run_at <= db_now())
+        .order_by(Job.priority.desc(), Job.run_at, Job.id)
+        .limit(min(missing, batches.RINGS_AT_ONCE))
+    )
+    with transaction() as session:
+        ids = list(session.scalars(candidates))
+        session.execute(update(Job).where(Job.id.in_(ids)).values(rung_at=db_now()))
+    current_app.extensions["sluice.doorbell"].ring(queue, ids)
+    return len(ids)

@@ -1,0 +1,167 @@
+"""Waiting for a job: the long poll and Server-Sent Events (WHATWG HTML, section 9.2)."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from flask import Response, current_app, request, stream_with_context
+
+from backend.clock import utc_now
+from backend.db import db
+from backend.errors import InvalidInput, Unavailable
+from backend.jobs import queries
+from backend.jobs.live import Hub, Watcher
+from backend.jobs.models import Job
+from backend.jobs.schemas import JobSchema
+
+LOOK_SECONDS = 2.0  # how often the ledger is looked at when nothing is heard
+PAUSE_SECONDS = 0.2  # between two looks, however much is heard
+KEEPALIVE_SECONDS = 15.0
+ENDED_VERSION = -1  # in place of a version: the job's end was shown
+MOST_ACTIVE = 200  # jobs whose state a new stream begins with
+
+
+def hub() -> Hub:
+    """The process's hub of watchers."""
+    found: Hub = current_app.extensions["sluice.hub"]
+    return found
+
+
+def wait_for_change(owner_id: int, job: Job, seconds: float, seen: str | None) -> Job:
+    """Hold on until the job is not as the caller has seen it, or the time is over.
+
+    `seen` is the caller's If-None-Match; without one, the job as it is now counts as seen.
+    """
+    if seen is not None and etag_of(job) not in seen:
+        return job
+    version, until = job.version, time.monotonic() + seconds
+    with hub().watch(owner_id, job.id) as watcher:
+        while watcher and not job.ended and job.version == version:
+            left = until - time.monotonic()
+            if left <= 0:
+                break
+            db.session.commit()
+            db.session.remove()
+            watcher.wait(min(left, LOOK_SECONDS))
+            job = queries.owned(db.session(), owner_id, job.id)
+    return job
+
+
+def etag_of(job: Job) -> str:
+    """The weak ETag of a job: its version counts every change."""
+    return f'W/"{job.id.hex}-{job.version}"'
+
+
+def last_event_id() -> int | None:
+    """The id after which a resumed stream goes on; InvalidInput if it is none of ours."""
+    sent = request.headers.get("Last-Event-ID", "")
+    if not sent:
+        return None
+    if not sent.isascii() or not sent.isdigit() or len(sent) > 18:
+        raise InvalidInput(f"Last-Event-ID: {sent[:40]!r} is not an id that a stream gave out.")
+    return int(sent)
+
+
+def job_stream(owner_id: int, job: Job, expires_at: datetime) -> Response:
+    """The events of one job, until it has ended or the token expires."""
+    after = last_event_id()
+    if job.ended and after is not None and not _missed(owner_id, after, job.id):
+        return Response(status=204)  # nothing will come: the client need not reconnect
+    job_id = job.id
+
+    def look(shown: dict[UUID, int]) -> Iterator[str]:
+        session = db.session()
+        now = queries.owned(session, owner_id, job_id)
+        yield from _changes([now], shown)
+
+    return _stream(owner_id, job_id, after, expires_at, look)
+
+
+def owner_stream(owner_id: int, expires_at: datetime) -> Response:
+    """The events of all of an owner's jobs (a batch speaks for its children)."""
+
+    def look(shown: dict[UUID, int]) -> Iterator[str]:
+        active = queries.active(db.session(), owner_id, MOST_ACTIVE)
+        ended = queries.among(db.session(), owner_id, set(shown) - {job.id for job in active})
+        yield from _changes([*active, *ended], shown)
+        for job in ended:
+            del shown[job.id]
+
+    return _stream(owner_id, None, last_event_id(), expires_at, look)
+
+
+def _stream(
+    owner_id: int,
+    job_id: UUID | None,
+    after: int | None,
+    expires_at: datetime,
+    look: Callable[[dict[UUID, int]], Iterator[str]],
+) -> Response:
+    watching = hub().watch(owner_id, job_id)
+    watcher = watching.__enter__()
+    if watcher is None:
+        watching.__exit__(None, None, None)
+        raise Unavailable("Too many streams are open on this server; poll, or try again shortly.")
+
+    def generate(watcher: Watcher) -> Iterator[str]:
+        cursor = queries.last_event_id(db.session(), owner_id) if after is None else after
+        shown: dict[UUID, int] = {}
+        spoke = time.monotonic()
+        yield f"retry: 2000\nid: {cursor}\n\n"
+        while True:
+            happened = queries.events_after(db.session(), owner_id, cursor, job_id)
+            said = [*(_event(row) for row in happened), *look(shown)]
+            cursor = happened[-1].id if happened else cursor
+            # Nothing is held while waiting: neither a connection nor a snapshot.
+            db.session.commit()
+            db.session.remove()
+            if said:
+                yield "".join(said)
+                spoke = time.monotonic()
+            elif time.monotonic() - spoke > KEEPALIVE_SECONDS:
+                yield ": still here\n\n"
+                spoke = time.monotonic()
+            over = job_id is not None and shown.get(job_id) == ENDED_VERSION
+            if over or utc_now() >= expires_at:
+                yield "event: end\ndata: {}\n\n"
+                return
+            time.sleep(PAUSE_SECONDS if said else 0)
+            left = (expires_at - utc_now()).total_seconds()
+            watcher.wait(max(0.0, min(LOOK_SECONDS, left)))
+
+    response = Response(stream_with_context(generate(watcher)), mimetype="text/event-stream")
+    response.headers["X-Accel-Buffering"] = "no"
+    response.headers["Cache-Control"] = "no-store"
+    response.call_on_close(lambda: watching.__exit__(None, None, None))
+    return response
+
+
+def _missed(owner_id: int, after: int, job_id: UUID) -> bool:
+    return bool(queries.events_after(db.session(), owner_id, after, job_id, most=1))
+
+
+def _changes(jobs: list[Job], shown: dict[UUID, int]) -> Iterator[str]:
+    """A message for each job that has changed since it was shown."""
+    for job in jobs:
+        if shown.get(job.id) not in {job.version, ENDED_VERSION}:
+            shown[job.id] = ENDED_VERSION if job.ended else job.version
+            yield _message("job", JobSchema().dump(job))
+
+
+def _event(row: Any) -> str:
+    content = {
+        "job_id": str(row.job_id),
+        "state": row.state,
+        "attempt": row.attempt,
+        "note": row.note,
+        "at": row.at.isoformat(),
+    }
+    return _message("state", content, row.id)
+
+
+def _message(event: str, content: dict[str, Any], event_id: int | None = None) -> str:
+    head = f"id: {event_id}\n" if event_id is not None else ""
+    return f"{head}event: {event}\ndata: {json.dumps(content)}\n\n"

@@ -1,0 +1,73 @@
+"""Workers as they report themselves, and slots whose process has died."""
+
+from sqlalchemy import delete, select
+
+from backend.db import db, db_now, transaction
+from backend.jobs import attempts
+from backend.jobs.attempts import Claim
+from backend.jobs.models import IS_LEASED, Job, Worker
+
+REPORT_SECONDS = 5.0
+
+
+def report(name: str, queues: list[str], slots: int) -> None:
+    """Say that a worker is there, serving these queues with so many slots."""
+    with transaction() as session:
+        worker = session.get(Worker, name)
+        if worker is None:
+            worker = Worker(name=name, queues=queues, slots=slots, started_at=db_now())
+            session.add(worker)
+        worker.queues, worker.slots, worker.seen_at = queues, slots, db_now()
+
+
+def leave(name: str) -> None:
+    """Forget a worker that ends in good order."""
+    with transaction() as session:
+        session.execute(delete(Worker).where(Worker.name == name))
+
+
+def bury_slots(name: str, alive: set[int]) -> int:
+    """Give up the attempts whose slot's process is gone; return how many.
+
+    A slot is `<worker>/<pid>`. Only the worker itself may judge its own processes.
+    """
+    mine = select(Job).where(IS_LEASED, Job.worker.startswith(f"{name}/", autoescape=True))
+    lost = [job for job in db.session.scalars(mine) if _slot_pid(job) not in alive]
+    db.session.commit()
+    for job in lost:
+        with transaction() as session:
+            attempts.lose(session, claim_of(job), "The worker was lost: its slot's process ended")
+    return len(lost)
+
+
+def _slot_pid(job: Job) -> int:
+    return int((job.worker or "").rpartition("/")[2])
+
+
+def claim_of(job: Job) -> Claim:
+    """The claim under which a job's present attempt runs."""
+    if job.token is None:
+        raise ValueError(f"job {job.id} was never claimed")
+    return Claim(
+        job_id=job.id,
+        token=job.token,
+        attempt=job.attempt,
+        attempts_left=job.max_attempts - (job.attempt - job.uncharged),
+        kind=job.kind,
+        params=job.params,
+        owner_id=job.owner_id,
+        parent_id=job.parent_id,
+        checkpoint=job.checkpoint,
+        request_id=job.request_id,
+    )
+
+
+def seen_within(seconds: float) -> list[Worker]:
+    """The workers that reported in the last so many seconds."""
+    recent = select(Worker).where(Worker.seen_at > db_now(-seconds)).order_by(Worker.name)
+    return list(db.session.scalars(recent))
+
+
+def slots_of(queue: str, seconds: float = 60.0) -> int:
+    """How many slots serve a queue."""
+    return sum(worker.slots for worker in seen_within(seconds) if queue in worker.queues)

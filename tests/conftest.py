@@ -1,0 +1,28 @@
+"""What every suite shares: the rule about outside programs that tests need."""
+
+import os
+import shutil
+
+import pytest
+from pydantic_settings import BaseSettings
+
+SEARCHED = os.pathsep.join([*os.get_exec_path(), "/usr/sbin", "/sbin"])
+
+
+class Surroundings(BaseSettings):
+    """Where the tests run: CI services set CI, to `true` or to their name."""
+
+    ci: str = ""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test marked `needs` whose programs are missing; in CI that is a failure."""
+    wanted = [program for marker in item.iter_markers("needs") for program in marker.args]
+    missing = [program for program in wanted if shutil.which(program, path=SEARCHED) is None]
+    if not missing:
+        return
+    reason = f"not on PATH: {', '.join(missing)}"
+    if Surroundings().ci.lower() in {"", "0", "false"}:
+        pytest.skip(reason)
+    pytest.fail(f"{reason}; in CI nothing may be missing", pytrace=False)
