@@ -27,7 +27,7 @@ from backend.db import db, transaction
 from backend.errors import NotFound
 from backend.jobs import queries, submit_batch
 from backend.jobs.models import Job
-from backend.jobs.schemas import whole_percent
+from backend.jobs.schemas import state_of, whole_percent
 from backend.jobs.signals import ring
 from backend.jobs.states import CLIENT_STATE, CLIENT_STATUS, JobState
 
@@ -88,7 +88,7 @@ def status_of(session: Session, job: Job) -> dict[str, Any]:
     return {
         "success": True,
         "job_id": job.id,
-        "status": CLIENT_STATUS[JobState(job.state)],
+        "status": CLIENT_STATUS[state_of(job)],
         "progress": whole_percent(job),
         "completed_count": sum(file.ended for file in files),
         "file_count": len(files),
@@ -146,7 +146,7 @@ class BulkCompressionService:
     def get_task_status(self, task_id: UUID | str) -> dict[str, Any]:
         """`state`, in Celery's names, and `progress` in whole percent."""
         job = self._job(task_id)
-        return {"state": CLIENT_STATE[JobState(job.state)], "progress": whole_percent(job)}
+        return {"state": CLIENT_STATE[state_of(job)], "progress": whole_percent(job)}
 
     def get_job_progress(self, job_id: UUID | str) -> dict[str, int]:
         """`completed_count` and `file_count`."""

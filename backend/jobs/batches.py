@@ -184,7 +184,9 @@ def roll_up(session: Session, parent_id: UUID, share: float) -> None:
     of the parent's progress bar, 0 to 1.
     """
     of_mine = _child.parent_id == parent_id
-    mean = select(func.coalesce(func.avg(_child.percent), 0.0)).where(of_mine).scalar_subquery()
+    # A child that failed is as far as it will come.
+    shown = case((_child.state.in_(ENDED), 100.0), else_=_child.percent)
+    mean = select(func.coalesce(func.avg(shown), 0.0)).where(of_mine).scalar_subquery()
     done = select(func.count()).where(of_mine, _child.state.in_(ENDED)).scalar_subquery()
     percent = mean * share
     pause = 0.25 + func.coalesce(Job.items_total, 0) / 20_000.0

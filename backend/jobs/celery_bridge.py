@@ -27,7 +27,6 @@ from celery.signals import (
 from flask import Flask
 from kombu import Connection, Exchange
 from kombu import Queue as BrokerQueue
-from kombu.exceptions import OperationalError as BrokerUnavailable
 from sqlalchemy.exc import SQLAlchemyError
 
 from backend.config import Settings
@@ -163,18 +162,17 @@ class BrokerDepths:
         self._url = broker_url
 
     def __call__(self) -> dict[str, int]:
-        """Return the waiting messages per queue; raises BrokerUnavailable."""
+        """Return the waiting messages per queue; raises kombu's errors."""
         with broker_connection(self._url) as connection:
-            channel = connection.default_channel
-            return {name: _depth(channel, name) for name in Queue}
+            return {name: _depth(connection, name) for name in Queue}
 
 
-def _depth(channel: Any, name: str) -> int:
+def _depth(connection: Connection, name: str) -> int:
     try:
-        return int(channel.queue_declare(queue=name, passive=True).message_count)
-    except channel.connection_errors:
-        raise
-    except channel.channel_errors:
+        # A channel of its own: AMQP closes a channel on which a queue was not found.
+        with connection.channel() as channel:
+            return int(channel.queue_declare(queue=name, passive=True).message_count)
+    except connection.channel_errors:
         return 0  # nobody has declared it yet: nothing waits
 
 
@@ -203,7 +201,7 @@ def _enter_slot(**_: object) -> None:
 def _report_for_duty(sender: Any, **_: object) -> None:
     node = sender.hostname
     queues = [found.name for found in sender.task_consumer.queues]
-    slots = sender.concurrency
+    slots = sender.controller.concurrency
 
     def look_after() -> None:
         with _context(), suppress(SQLAlchemyError):
@@ -256,11 +254,7 @@ class LedgerScheduler(Scheduler):  # type: ignore[misc] # Celery ships no types
         app: Flask = self.app.flask_app
         settings: Settings = app.config["SLUICE"]
         with app.app_context():
-            try:
-                steward.tick()
-            except (SQLAlchemyError, BrokerUnavailable, OSError) as error:
-                db.session.rollback()
-                log.warning("steward_interrupted", error=str(error)[:200])
+            steward.tick()
         return min(settings.reconcile_seconds, 1.0)
 
     def close(self) -> None:

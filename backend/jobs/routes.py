@@ -15,8 +15,8 @@ from backend.jobs.models import Job
 from backend.jobs.schemas import (
     STATES_BY_CLIENT_NAME,
     AttemptListSchema,
-    BulkRequest,
-    BulkResultSchema,
+    BulkAction,
+    BulkActionResult,
     CancelRequest,
     JobEnvelope,
     JobListQuery,
@@ -146,8 +146,8 @@ def delete(job_id: UUID) -> None:
 @blueprint.route("/api/jobs/bulk", methods=["POST"])
 @signed_in
 @idempotent
-@blueprint.arguments(BulkRequest)
-@blueprint.response(200, BulkResultSchema)
+@blueprint.arguments(BulkAction)
+@blueprint.response(200, BulkActionResult)
 def bulk(body: dict[str, Any]) -> dict[str, Any]:
     """Cancel, retry or delete many jobs: those with the ids, or all that a filter matches."""
     return actions.act_on_all(

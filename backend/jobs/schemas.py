@@ -19,7 +19,6 @@ MOST_IDS = 1000
 LONGEST_WAIT = 30
 
 IDLE_MESSAGE = {
-    JobState.WAITING: "Waiting for its items…",
     JobState.QUEUED: "Waiting in the queue…",
     JobState.RUNNING: "Starting…",
     JobState.RETRYING: "Will be tried again…",
@@ -35,12 +34,25 @@ def whole_percent(job: Job) -> int:
     return int(job.percent)
 
 
+def state_of(job: Job) -> JobState:
+    """The state as callers see it: a job that has begun never looks as if it had not.
+
+    A batch is queued again for its closing step, and a job whose worker was lost for its next
+    attempt; to its owner both are under way.
+    """
+    if job.state == JobState.QUEUED and (job.items_total is not None or job.attempt):
+        return JobState.RUNNING
+    return JobState(job.state)
+
+
 def message_of(job: Job) -> str:
     """The sentence that says what the job is doing."""
     if job.state in {JobState.FAILED, JobState.RETRYING} and job.error:
         return job.error
     if job.state in {JobState.SUCCEEDED, JobState.CANCELLED, JobState.CANCELLING}:
         return IDLE_MESSAGE[JobState(job.state)]
+    if job.state == JobState.WAITING:
+        return f"Processed {job.items_done or 0} of {job.items_total or 0}…"
     return job.message or IDLE_MESSAGE[JobState(job.state)]
 
 
@@ -69,7 +81,7 @@ class JobSchema(Schema):
     label = fields.String(required=True)
     queue = fields.String(required=True)
     state = fields.Function(
-        lambda job: CLIENT_STATE[JobState(job.state)],
+        lambda job: CLIENT_STATE[state_of(job)],
         required=True,
         metadata={"type": "string", "enum": list(STATES_BY_CLIENT_NAME)},
     )
@@ -202,7 +214,7 @@ class JobListQuery(PageQuery, JobFilter):
     """Which jobs, and which page of them."""
 
 
-class BulkRequest(Schema):
+class BulkAction(Schema):
     """An action on many jobs: those with the ids, or all that the filter matches."""
 
     action = fields.String(required=True, validate=validate.OneOf(["cancel", "retry", "delete"]))
@@ -223,7 +235,7 @@ class BulkProblemSchema(Schema):
     error = fields.String(required=True)
 
 
-class BulkResultSchema(Schema):
+class BulkActionResult(Schema):
     """What a bulk action did."""
 
     success = fields.Boolean(required=True)
@@ -265,7 +277,7 @@ def envelope(job: Job) -> dict[str, Any]:
     return {
         "success": True,
         "job_id": job.id,
-        "status": CLIENT_STATUS[JobState(job.state)],
+        "status": CLIENT_STATUS[state_of(job)],
         "error_message": job.error if job.state == JobState.FAILED else None,
         "result": job.result,
         "links": links_of(job),
@@ -277,7 +289,7 @@ SYNCBOARD_STATE = {"PROGRESS": "PROCESSING", "CANCELLING": "PROCESSING", "RETRY"
 
 def syncboard_status(job: Job) -> dict[str, Any]:
     """A job in the words of SyncBoard's clients."""
-    state = CLIENT_STATE[JobState(job.state)]
+    state = CLIENT_STATE[state_of(job)]
     meta = {"stage": job.stage, "message": message_of(job), "percent": whole_percent(job)}
     if job.error and job.state == JobState.FAILED:
         meta["error"] = job.error

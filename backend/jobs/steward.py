@@ -29,7 +29,13 @@ def tick() -> None:
 
 
 def _count(duty: Callable[[], int]) -> None:
-    done = duty()
+    """Do a duty; a database or a broker that is away stops this one until the next round."""
+    try:
+        done = duty()
+    except Exception as error:  # noqa: BLE001 - the other duties go on, whatever one meets
+        db.session.rollback()
+        log.warning("steward_interrupted", duty=duty.__name__, error=str(error)[:200])
+        return
     if done:
         log.info("steward", duty=duty.__name__, count=done)
         metrics.STEWARD_ACTIONS.labels(duty.__name__).inc(done)

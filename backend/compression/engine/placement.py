@@ -22,8 +22,9 @@ ObjectId = tuple[int, int]
 
 _UPRIGHT: Linear = (1.0, 0.0, 0.0, 1.0)
 _NESTING_MAX = 12
-# Forms that draw forms that draw forms multiply quickly: past this, nothing is known.
-_OPERATIONS_PER_PAGE_MAX = 200_000
+# Forms that draw forms that draw forms multiply quickly: past this, nothing is known. A million
+# takes some ten seconds.
+_OPERATIONS_MAX = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +36,14 @@ class Placement:
 
 
 class _TooMuch(Exception):
-    """A page draws more than is worth following."""
+    """The document draws more than is worth following."""
 
 
 def survey(pdf: Pdf, progress: Progress, start: float, end: float) -> dict[ObjectId, Placement]:
     """The largest placement of every image that is drawn on some page, by object id.
 
     Soft masks count as placed where their image is. An image that is missing here is not drawn
-    by anything that could be followed, so its resolution is unknown. When a page is too much to
+    by anything that could be followed, so its resolution is unknown. When there is too much to
     follow, nothing is known about any image.
     """
     surveyor = _Surveyor()
@@ -60,10 +61,9 @@ class _Surveyor:
     def __init__(self) -> None:
         self.found: dict[ObjectId, Placement] = {}
         self._operations: dict[ObjectId, list[Operation]] = {}
-        self._left = 0
+        self._left = _OPERATIONS_MAX
 
     def visit(self, page: Page) -> None:
-        self._left = _OPERATIONS_PER_PAGE_MAX
         unit = page.obj.get_float(Name.UserUnit, 1.0) or 1.0
         upright: Linear = (unit, 0.0, 0.0, unit)
         try:
