@@ -14,7 +14,7 @@ from backend.compression.schemas import (
     BulkRequest,
     FormSettings,
 )
-from backend.compression.sources import Source, from_entries, from_uploads
+from backend.compression.sources import Source, discarded, from_entries, from_uploads, put_all
 from backend.db import db, transaction
 from backend.errors import InvalidInput
 from backend.http.api import Blueprint
@@ -44,9 +44,11 @@ def create() -> Response:
     """Compress PDFs, sent as JSON or as multipart/form-data."""
     owner_id = current_user().id
     sources, settings = _sent()
-    with transaction() as session:
-        job = services.receive(owner_id, sources, settings)
-        return accepted(session, job, file_count=len(sources))
+    with discarded(sources):
+        contents = put_all(owner_id, sources)
+        with transaction() as session:
+            job = services.submit_received(session, owner_id, sources, contents, settings)
+            return accepted(session, job, file_count=len(sources))
 
 
 def _sent() -> tuple[list[Source], dict[str, Any]]:

@@ -30,6 +30,7 @@ from backend.jobs.models import Job
 from backend.jobs.schemas import state_of, whole_percent
 from backend.jobs.signals import ring
 from backend.jobs.states import CLIENT_STATE, CLIENT_STATUS, JobState
+from backend.storage.services import Content
 
 FILE_STATUS = {**CLIENT_STATUS, JobState.RETRYING: "pending"}
 
@@ -59,18 +60,18 @@ def _params(file: Stored, settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def receive(owner_id: int, sources: Sequence[Source], settings: Mapping[str, Any]) -> Job:
-    """Store what was sent and make a batch of it; nothing is kept if any of it is refused.
-
-    Joins the caller's transaction if there is one, and is one otherwise.
-    """
+def submit_received(
+    session: Session,
+    owner_id: int,
+    sources: Sequence[Source],
+    contents: Sequence[Content | None],
+    settings: Mapping[str, Any],
+) -> Job:
+    """Make a batch of what `put_all` has put into the store; all of it is recorded, or none."""
     limits: Settings = current_app.config["SLUICE"]
     expires_at = utc_now() + timedelta(seconds=limits.upload_retention_seconds)
-    with discarded(sources):
-        contents = put_all(owner_id, sources)
-        with transaction() as session:
-            stored = record_all(session, owner_id, sources, contents, expires_at)
-            return submit(session, owner_id, stored, settings)
+    stored = record_all(session, owner_id, sources, contents, expires_at)
+    return submit(session, owner_id, stored, settings)
 
 
 def owned_batch(session: Session, owner_id: int, job_id: UUID) -> Job:
@@ -134,7 +135,11 @@ class BulkCompressionService:
         file that is no PDF, TooLarge over the limits.
         """
         loaded = BulkRequest().load({**(settings or {}), "files": [_as_entry(f) for f in files]})
-        return receive(user_id, from_entries(loaded["files"]), loaded)
+        sources = from_entries(loaded["files"])
+        with discarded(sources):
+            contents = put_all(user_id, sources)
+            with transaction() as session:
+                return submit_received(session, user_id, sources, contents, loaded)
 
     def process_bulk_job_async(self, job_id: UUID | str) -> str:
         """Return the task's id, ringing once more for a batch that still waits."""

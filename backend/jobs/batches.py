@@ -6,7 +6,7 @@ the child's own commit, so the last of two that end together always sees the oth
 that dies between the two leaves the release to the steward.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from itertools import islice
 from typing import Any
 from uuid import UUID
@@ -44,11 +44,15 @@ def submit_batch(
     `params`. Children may be a generator: rows are written a thousand at a time.
     """
     parent = new_job(closing, owner_id, params, state=JobState.WAITING)
+    parent.items_total = len(children) if isinstance(children, Sized) else 0
+    parent.items_done = 0
     session.add(parent)
     session.flush()
+    record_event(session, parent)
+    announce(session, parent)
     total = 0
-    for chunk in _in_runs(children):
-        rows = [new_job(each, owner_id, values, label=label) for label, values in chunk]
+    for run in _in_runs(children):
+        rows = [new_job(each, owner_id, values, label=label) for label, values in run]
         for number, row in enumerate(rows, start=total):
             row.parent_id, row.item = parent.id, number
         session.add_all(rows)
@@ -58,11 +62,9 @@ def submit_batch(
         total += len(rows)
         for row in rows:
             session.expunge(row)
-    parent.items_total, parent.items_done = total, 0
-    session.flush()
-    record_event(session, parent)
-    announce(session, parent)
-    release(session, parent.id)
+    parent.items_total = total
+    if total == 0:
+        release(session, parent.id)
     return parent
 
 

@@ -25,6 +25,9 @@ _UNPACKED_BYTES_MAX = 512 * 2**20
 # ISO 32000-2, table 225: bit 2 of /SigFlags.
 _APPEND_ONLY = 2
 _FIELDS_MAX = 100_000
+# XMP as an element or an attribute. ISO 19005-1, 6.7.11 prescribes the prefix, and a search is
+# not upset by metadata that is no XML.
+_PDFA_PART = re.compile(rb"pdfaid:part(?:\s[^>]*)?(?:>|=\s*[\"'])\s*(\d)")
 
 
 def open_pdf(source: Path, password: str | None) -> Pdf:
@@ -115,11 +118,14 @@ def _has_signature_value(form: Dictionary) -> bool:
 
 def pdfa_part(pdf: Pdf) -> int | None:
     """The part of ISO 19005 that the document says it conforms to, or None."""
-    try:
-        status = pdf.open_metadata(set_pikepdf_as_editor=False, update_docinfo=False).pdfa_status
-    except (*MALFORMED, SyntaxError):  # lxml's errors are SyntaxErrors
+    metadata = pdf.Root.get(Name.Metadata)
+    if not isinstance(metadata, pikepdf.Stream):
         return None
-    return int(status[0]) if status[:1].isdigit() else None
+    try:
+        part = _PDFA_PART.search(metadata.read_bytes())
+    except MALFORMED:
+        return None
+    return int(part[1]) if part else None
 
 
 def save_pdf(pdf: Pdf, target: BinaryIO, progress: Progress, start: float, end: float) -> None:
