@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     deploy_grace_seconds: float = Field(20, ge=0)
     job_retention_seconds: int = Field(30 * 86400, ge=0)
     artifact_retention_seconds: int = Field(7 * 86400, ge=0)
-    upload_retention_seconds: int = Field(86400, ge=0)
+    upload_retention_seconds: int = Field(7 * 86400, ge=0)
     high_slots: int = Field(1, ge=1)
     default_slots: int = Field(2, ge=1)
     low_slots: int = Field(1, ge=1)

@@ -43,8 +43,15 @@ def submit(
     `settings` has the fields of `BatchSettings`.
     """
     children = [(file.name, _params(file, settings)) for file in files]
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
     return submit_batch(
-        session, compress_bulk, owner_id, compress_file, children, file_count=len(files)
+        session,
+        compress_bulk,
+        owner_id,
+        compress_file,
+        children,
+        label=files[0].name + more,
+        file_count=len(files),
     )
 
 

@@ -1,13 +1,16 @@
 """Keeping documents."""
 
+from flask import current_app
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from backend.clock import utc_now
+from backend.config import Settings
 from backend.db import db_now
 from backend.documents.models import Document
 from backend.errors import NotFound
 from backend.http.pagination import Page, decode_cursor, page_of
+from backend.jobs.models import Artifact
 from backend.storage import services as storage
 from backend.storage.services import Content
 
@@ -44,6 +47,9 @@ def remove(session: Session, document: Document) -> None:
     file = document.file
     session.delete(document)
     session.flush()
-    others = exists().where(Document.file_id == file.id)
-    if not session.scalar(select(others)):
-        file.expires_at = db_now()
+    if session.scalar(select(exists().where(Document.file_id == file.id))):
+        return
+    # A job's artifact with the same content keeps its own promise of how long it can be had.
+    settings: Settings = current_app.config["SLUICE"]
+    is_artifact = session.scalar(select(exists().where(Artifact.file_id == file.id)))
+    file.expires_at = db_now(float(settings.artifact_retention_seconds) if is_artifact else 0.0)

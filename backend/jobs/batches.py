@@ -36,6 +36,8 @@ def submit_batch(
     owner_id: int | None,
     each: JobKind[Any, Any],
     children: Iterable[Child],
+    *,
+    label: str = "",
     **params: Any,
 ) -> Job:
     """Insert a parent and one child job per item, in the caller's transaction.
@@ -43,7 +45,8 @@ def submit_batch(
     The children are of the kind `each`; when all have ended, the parent runs `closing` with
     `params`. Children may be a generator: rows are written a thousand at a time.
     """
-    parent = new_job(closing, owner_id, params, state=JobState.WAITING)
+    parent = new_job(closing, owner_id, params, state=JobState.WAITING, label=label)
+    parent.stage = next(iter(closing.stages))
     parent.items_total = len(children) if isinstance(children, Sized) else 0
     parent.items_done = 0
     session.add(parent)
@@ -146,7 +149,8 @@ _child = aliased(Job)
 def release(session: Session, parent_id: UUID) -> Job | None:
     """Start the closing step of a batch whose children have all ended; once, whoever calls.
 
-    A batch that was asked to stop ends as cancelled instead. Returns the parent if it moved.
+    A batch that was asked to stop ends as cancelled instead. The closing step is due since the
+    batch was submitted, so it does not go to the end of the queue. Returns the parent if it moved.
     """
     unfinished = exists().where(_child.parent_id == parent_id, _child.state.not_in(ENDED))
     parked = and_(
@@ -163,7 +167,6 @@ def release(session: Session, parent_id: UUID) -> Job | None:
             items_done=select(func.count())
             .where(_child.parent_id == parent_id, _child.state.in_(ENDED))
             .scalar_subquery(),
-            run_at=db_now(),
             version=Job.version + 1,
         )
         .returning(Job)

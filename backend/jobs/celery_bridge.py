@@ -85,8 +85,8 @@ def make_celery(app: Flask) -> Celery:
 class BrokerDoorbell:
     """Rings from a thread of its own: no request ever waits for the broker."""
 
-    def __init__(self, broker_url: str) -> None:
-        self._url = broker_url
+    def __init__(self, celery: Celery) -> None:
+        self._celery = celery
         self._pid = 0
         self._wanted: queue.SimpleQueue[tuple[str, Sequence[UUID]]] = queue.SimpleQueue()
         self._idle = threading.Event()
@@ -112,8 +112,8 @@ class BrokerDoorbell:
             name, job_ids = self._wanted.get()
             try:
                 if time.monotonic() >= self._broken_until:
-                    connection = connection or broker_connection(self._url)
-                    send(connection, name, job_ids)
+                    connection = connection or broker_connection(self._celery.conf.broker_url)
+                    self._send(connection, name, job_ids)
                     metrics.RINGS.labels(name, "sent").inc(len(job_ids))
             except Exception as error:  # noqa: BLE001 - a lost ring is rung again by the steward
                 log.warning("broker_unreachable", error=str(error)[:200])
@@ -125,6 +125,19 @@ class BrokerDoorbell:
             if self._wanted.empty():
                 self._idle.set()
 
+    def _send(self, connection: Connection, name: str, job_ids: Sequence[UUID]) -> None:
+        with connection.channel() as channel, self._celery.amqp.Producer(channel) as producer:
+            for job_id in job_ids:
+                self._celery.send_task(
+                    TASK,
+                    args=(job_id.hex,),
+                    task_id=str(job_id),
+                    queue=name,
+                    producer=producer,
+                    retry=False,
+                    ignore_result=True,
+                )
+
 
 def broker_connection(url: str) -> Connection:
     """A connection that gives up in bounded time; for sending and looking, not for consuming."""
@@ -132,27 +145,15 @@ def broker_connection(url: str) -> Connection:
     if url.startswith(("redis", "rediss", "valkey", "sentinel")):
         options = {"socket_timeout": BROKER_SECONDS, "socket_connect_timeout": BROKER_SECONDS}
     elif url.startswith(("amqp", "pyamqp")):
-        options = {"read_timeout": BROKER_SECONDS, "write_timeout": BROKER_SECONDS}
+        # Confirmed: a message that the broker has not taken is an error here, and rung again.
+        options = {
+            "read_timeout": BROKER_SECONDS,
+            "write_timeout": BROKER_SECONDS,
+            "confirm_publish": True,
+        }
     return Connection(
         url, connect_timeout=BROKER_SECONDS, transport_options={**options, "max_retries": 0}
     )
-
-
-def send(connection: Connection, name: str, job_ids: Sequence[UUID]) -> None:
-    """Put one message per job id into a queue."""
-    from celery import current_app as celery
-
-    with connection.channel() as channel, celery.amqp.Producer(channel) as producer:
-        for job_id in job_ids:
-            celery.send_task(
-                TASK,
-                args=(job_id.hex,),
-                task_id=str(job_id),
-                queue=name,
-                producer=producer,
-                retry=False,
-                ignore_result=True,
-            )
 
 
 class BrokerDepths:
@@ -177,8 +178,10 @@ def _depth(connection: Connection, name: str) -> int:
 
 
 def connect_broker(app: Flask, settings: Settings) -> None:
-    """Give the application its doorbell and its view of the broker's queues."""
-    app.extensions["sluice.doorbell"] = BrokerDoorbell(settings.broker_url)
+    """Give the application its Celery instance, its doorbell, and its view of the queues."""
+    celery = make_celery(app)
+    app.extensions["sluice.celery"] = celery
+    app.extensions["sluice.doorbell"] = BrokerDoorbell(celery)
     app.extensions["sluice.broker_depths"] = BrokerDepths(settings.broker_url)
 
 
@@ -206,7 +209,7 @@ def _report_for_duty(sender: Any, **_: object) -> None:
     def look_after() -> None:
         with _context(), suppress(SQLAlchemyError):
             workers.report(node, queues, slots)
-            workers.bury_slots(node, set(sender.pool.info["processes"]))
+            workers.bury_slots(node, lambda: sender.pool.info["processes"])
 
     sender.timer.call_repeatedly(workers.REPORT_SECONDS, look_after)
     look_after()

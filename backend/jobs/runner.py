@@ -210,7 +210,8 @@ class Watch:
                 self._heed(self._in_ledger(attempts.renew, self.settings.lease_seconds))
                 self.renewed = time.monotonic()
             elif now - self.looked >= LOOK_PAUSE:
-                self._heed(self._in_ledger(attempts.wishes))
+                self._heed(attempts.wishes(db.session(), self.held))
+                db.session.commit()
         except SQLAlchemyError as error:
             db.session.rollback()
             log.warning("ledger_unreachable", error=type(error).__name__)
@@ -236,8 +237,7 @@ class Watch:
     def _heed(self, lease: Lease | None) -> None:
         self.looked = time.monotonic()
         if lease is None:
-            # Either it has just recorded its end, or the job was given to another.
-            if not self._is_ending():
+            if not self._has_recorded_its_end():
                 self._kill("lease_lost")
         elif lease.force:
             self._kill("cancelled")
@@ -245,12 +245,13 @@ class Watch:
             self.asked = self.looked
             self.page.ask_to_stop()
 
-    def _is_ending(self) -> bool:
-        row = db.session.scalars(
-            sql_select(Attempt.ended_at).where(Attempt.token == self.held.token)
+    def _has_recorded_its_end(self) -> bool:
+        """Whether the attempt itself let go of the job, and not a steward who thought it dead."""
+        outcome = db.session.scalars(
+            sql_select(Attempt.outcome).where(Attempt.token == self.held.token)
         ).one_or_none()
         db.session.commit()
-        return row is not None
+        return outcome not in {None, "lost"}
 
     def _limit(self, now: float) -> None:
         ran = timedelta(seconds=now - self.started)

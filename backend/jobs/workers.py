@@ -1,5 +1,7 @@
 """Workers as they report themselves, and slots whose process has died."""
 
+from collections.abc import Callable, Collection
+
 from sqlalchemy import delete, select
 
 from backend.db import db, db_now, transaction
@@ -26,13 +28,16 @@ def leave(name: str) -> None:
         session.execute(delete(Worker).where(Worker.name == name))
 
 
-def bury_slots(name: str, alive: set[int]) -> int:
+def bury_slots(name: str, alive: Callable[[], Collection[int]]) -> int:
     """Give up the attempts whose slot's process is gone; return how many.
 
-    A slot is `<worker>/<pid>`. Only the worker itself may judge its own processes.
+    A slot is `<worker>/<pid>`. Only the worker itself may judge its own processes. `alive` is
+    asked after the ledger: a slot that was forked in between is not taken for a dead one.
     """
     mine = select(Job).where(IS_LEASED, Job.worker.startswith(f"{name}/", autoescape=True))
-    lost = [job for job in db.session.scalars(mine) if _slot_pid(job) not in alive]
+    running = db.session.scalars(mine).all()
+    pids = set(alive())
+    lost = [job for job in running if _slot_pid(job) not in pids]
     db.session.commit()
     for job in lost:
         with transaction() as session:

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from pikepdf import Array, Dictionary, Name, Object, Pdf, Stream
 
@@ -24,7 +24,8 @@ def merge_duplicates(pdf: Pdf) -> set[ObjectId]:
     """Point every reference to a copy at one original; the ids of the copies are returned.
 
     Streams are merged, and the fonts, colour spaces and graphics states that refer to them. The
-    appearances of annotations are kept apart, because some programs rewrite them in place.
+    appearances of text fields and the like are kept apart, because programs that fill in a form
+    may rewrite them in place.
     """
     gone: set[ObjectId] = set()
     for _ in range(_ROUNDS_MAX):
@@ -69,21 +70,14 @@ def _is_mergeable(thing: Object) -> bool:
 
 
 def _appearances(pdf: Pdf) -> set[ObjectId]:
-    found: set[ObjectId] = set()
-    for thing in objects_of(pdf):
-        if isinstance(thing, Dictionary) and isinstance(thing.get(Name.AP), Dictionary):
-            found.update(
-                stream.objgen for stream in _nested(thing.AP, depth=3) if stream.is_indirect
-            )
-    return found
-
-
-def _nested(thing: Object, depth: int) -> Iterator[Object]:
-    if isinstance(thing, Stream):
-        yield thing
-    elif isinstance(thing, Dictionary) and depth:
-        for value in thing.values():
-            yield from _nested(value, depth - 1)
+    """The appearances that stand alone; those of a button's states are chosen, never rewritten."""
+    return {
+        look.objgen
+        for thing in objects_of(pdf)
+        if isinstance(thing, Dictionary) and isinstance(thing.get(Name.AP), Dictionary)
+        for look in thing.AP.values()
+        if isinstance(look, Stream)
+    }
 
 
 def _redirect(holders: Iterable[Object], originals: Mapping[ObjectId, Object]) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 from dataclasses import dataclass
 
 from pikepdf import Dictionary, Name
@@ -29,7 +30,19 @@ class Encoded:
 
 
 def flate(picture: Image.Image) -> Encoded:
-    """Samples of 8 bits, exactly, each row with the PNG predictor that suits it best."""
+    """Samples of 8 bits, exactly, with PNG predictors where they help.
+
+    Photos gain a third by them; flat colours and screenshots are often smaller without.
+    """
+    plain = zlib.compress(picture.tobytes(), 9)
+    predicted = _predicted(picture)
+    if len(plain) <= len(predicted.data):
+        return Encoded(plain, Name.FlateDecode, None)
+    return predicted
+
+
+def _predicted(picture: Image.Image) -> Encoded:
+    """Samples as the rows of a PNG file, each with the predictor that suits it best."""
     count = _COMPONENTS[picture.mode]
     if picture.mode == "CMYK":  # PNG has no such thing, and four channels are four channels
         picture = Image.frombytes("RGBA", picture.size, picture.tobytes())
