@@ -143,6 +143,7 @@ def save_pdf(pdf: Pdf, target: BinaryIO, progress: Progress, start: float, end: 
             target,
             object_stream_mode=packed,
             compress_streams=True,
+            fix_metadata_version=False,  # metadata stays as it was, byte for byte
             encryption=pdf.is_encrypted,
             deterministic_id=not pdf.is_encrypted,
             progress=lambda percent: progress(start + (end - start) * percent / 100),

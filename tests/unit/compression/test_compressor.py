@@ -336,7 +336,7 @@ def test_a_document_may_be_compressed_onto_itself(sample: Sample, tmp_path: Path
     assert path.stat().st_size == done.compressed_bytes < done.original_bytes
 
 
-@pytest.mark.parametrize("level", list(Level))
+@pytest.mark.parametrize("level", [Level.LOSSLESS, Level.MEDIUM])
 def test_the_same_input_gives_the_same_bytes(level: Level, sample: Sample, tmp_path: Path) -> None:
     one, other = tmp_path / "one.pdf", tmp_path / "other.pdf"
     compress(sample("office"), one, level=level)

@@ -84,6 +84,15 @@ def test_the_part_of_pdfa_is_read_and_nothing_is_written(part: str, pdf: Pdf) ->
     assert pdf.Root.Metadata.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "xmp",
+    [b"<pdfaid:part>1</pdfaid:part>", b"<x pdfaid:part='1' y='2'/>", b'<x pdfaid:part = "1"/>'],
+)
+def test_the_part_may_be_an_element_or_an_attribute(xmp: bytes, pdf: Pdf) -> None:
+    pdf.Root.Metadata = pdf.make_stream(xmp)
+    assert pdfa_part(pdf) == 1
+
+
 @pytest.mark.parametrize("metadata", [b"", b"<not", b"\xff\xfe\x00", b"<a/>"])
 def test_broken_metadata_conforms_to_nothing(metadata: bytes, pdf: Pdf) -> None:
     pdf.Root.Metadata = pdf.make_stream(metadata)

@@ -52,7 +52,7 @@ def test_streams_that_differ_in_one_entry_stay_two() -> None:
     assert one != other
 
 
-def test_appearances_of_fields_stay_apart() -> None:
+def test_appearances_of_text_fields_stay_apart() -> None:
     pdf = pikepdf.new()
     looks = [pdf.make_stream(NOISE) for _ in range(2)]
     page = pdf.add_blank_page()
@@ -67,6 +67,18 @@ def test_appearances_of_fields_stay_apart() -> None:
         )
     )
     assert merge_duplicates(pdf) == set()
+
+
+def test_the_states_of_check_boxes_are_merged() -> None:
+    pdf = pikepdf.new()
+    for _ in range(2):
+        states = Dictionary(On=pdf.make_stream(NOISE), Off=pdf.make_stream(NOISE[:100]))
+        box = Dictionary(Type=Name.Annot, Subtype=Name.Widget, AP=Dictionary(N=states))
+        pdf.add_blank_page().Annots = pikepdf.Array([pdf.make_indirect(box)])
+    merge_duplicates(pdf)
+    one, other = (page.Annots[0].AP.N for page in pdf.pages)
+    assert one.On.objgen == other.On.objgen
+    assert one.Off.objgen == other.Off.objgen != one.On.objgen
 
 
 def test_the_copies_leave_the_file(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import pikepdf
 import pytest
 from pikepdf import Array, Dictionary, Name, Pdf, Stream
 
+from backend.compression.engine import placement
 from backend.compression.engine.placement import Placement, survey
 from backend.compression.engine.progress import Progress
 
@@ -108,7 +109,10 @@ def test_a_form_that_draws_itself_ends(pdf: Pdf) -> None:
     assert placed(pdf, image) is None
 
 
-def test_forms_that_multiply_endlessly_are_given_up(pdf: Pdf) -> None:
+def test_forms_that_multiply_endlessly_are_given_up(
+    pdf: Pdf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placement, "_OPERATIONS_MAX", 5_000)
     image = an_image(pdf)
     form = a_form(pdf, b"/Im Do", Resources=Dictionary(XObject=Dictionary(Im=image)))
     for _ in range(8):
