@@ -16,7 +16,9 @@ from uuid import UUID
 
 import structlog
 from celery import Celery, Task
+from celery.app.events import Events
 from celery.beat import Scheduler
+from celery.events import EventDispatcher
 from celery.signals import (
     setup_logging,
     task_failure,
@@ -41,10 +43,26 @@ BROKER_SECONDS = 1.0  # how long a publish may take before the steward is left t
 BREAK_SECONDS = 2.0  # after a failed publish, nothing is tried for so long
 
 
+class PatientDispatcher(EventDispatcher):  # type: ignore[misc] # Celery ships no types
+    """Sends events once, and keeps those that a broker that is away did not take.
+
+    Celery would try a heartbeat again without end, under a lock that a worker which stops needs.
+    """
+
+    def _publish(self, event: Any, producer: Any, routing_key: str, **options: Any) -> None:
+        super()._publish(event, producer, routing_key, **{**options, "retry": False})
+
+
+class PatientEvents(Events):  # type: ignore[misc] # Celery ships no types
+    """Celery's events, by the dispatcher above."""
+
+    dispatcher_cls = f"{__name__}:PatientDispatcher"
+
+
 def make_celery(app: Flask) -> Celery:
     """The Celery instance of an application. Loading it connects to nothing."""
     settings: Settings = app.config["SLUICE"]
-    celery = Celery("sluice", broker=settings.broker_url)
+    celery = Celery("sluice", broker=settings.broker_url, events=PatientEvents)
     celery.conf.update(
         task_queues=[BrokerQueue(name, Exchange(name), routing_key=name) for name in Queue],
         task_default_queue=Queue.DEFAULT,
