@@ -140,8 +140,11 @@ def _turn(session: Session) -> Iterator[None]:
     try:
         yield
     finally:
-        session.rollback()  # nothing is left after a commit; after an error, the lock goes first
-        _writer.release()
+        try:
+            # Nothing is left after a commit; after an error, the lock goes first.
+            session.rollback()
+        finally:
+            _writer.release()
 
 
 def after_commit(session: Session, callback: Callable[[], None]) -> None:

@@ -14,7 +14,7 @@ from backend.compression.schemas import (
     BulkRequest,
     FormSettings,
 )
-from backend.compression.sources import Source, discarded, from_entries, from_uploads, put_all
+from backend.compression.sources import Source, discarded, from_entries, from_uploads, spools_of
 from backend.db import db, transaction
 from backend.errors import InvalidInput
 from backend.http.api import Blueprint
@@ -23,6 +23,7 @@ from backend.jobs import artifacts, streams
 from backend.jobs.models import Job
 from backend.jobs.routes import accepted
 from backend.jobs.schemas import WaitQuery, links_of
+from backend.storage.sweeping import placing
 
 blueprint = Blueprint("compression", __name__, description="Bulk compression of PDFs")
 
@@ -44,11 +45,13 @@ def create() -> Response:
     """Compress PDFs, sent as JSON or as multipart/form-data."""
     owner_id = current_user().id
     sources, settings = _sent()
-    with discarded(sources):
-        contents = put_all(owner_id, sources)
-        with transaction() as session:
-            job = services.submit_received(session, owner_id, sources, contents, settings)
-            return accepted(session, job, file_count=len(sources))
+    with (
+        discarded(sources),
+        placing(db.session(), owner_id, spools_of(sources)),
+        transaction() as session,
+    ):
+        job = services.submit_received(session, owner_id, sources, settings)
+        return accepted(session, job, file_count=len(sources))
 
 
 def _sent() -> tuple[list[Source], dict[str, Any]]:
@@ -73,12 +76,12 @@ def _sent() -> tuple[list[Source], dict[str, Any]]:
 @blueprint.response(200, BatchStatusSchema)
 def show(query: dict[str, Any], job_id: UUID) -> Any:
     """See how a batch is doing, file by file; with `wait`, hold the answer until it changes."""
-    owner_id, seen = current_user().id, request.headers.get("If-None-Match")
+    owner_id = current_user().id
     job = services.owned_batch(db.session(), owner_id, job_id)
     if query["wait"]:
-        job = streams.wait_for_change(owner_id, job, query["wait"], seen)
+        job = streams.wait_for_change(owner_id, job, query["wait"])
     etag = {"ETag": streams.etag_of(job)}
-    if seen is not None and etag["ETag"] in seen:
+    if streams.is_seen(job):
         return Response(status=304, headers=etag)
     return _status(job), 200, etag
 

@@ -18,8 +18,8 @@ from backend.compression.sources import (
     Stored,
     discarded,
     from_entries,
-    put_all,
-    record_all,
+    spools_of,
+    store_all,
 )
 from backend.config import Settings
 from backend.crypto import seal
@@ -30,7 +30,7 @@ from backend.jobs.models import Job
 from backend.jobs.schemas import state_of, whole_percent
 from backend.jobs.signals import ring
 from backend.jobs.states import CLIENT_STATE, CLIENT_STATUS, JobState
-from backend.storage.services import Content
+from backend.storage.sweeping import placing
 
 FILE_STATUS = {**CLIENT_STATUS, JobState.RETRYING: "pending"}
 
@@ -71,13 +71,12 @@ def submit_received(
     session: Session,
     owner_id: int,
     sources: Sequence[Source],
-    contents: Sequence[Content | None],
     settings: Mapping[str, Any],
 ) -> Job:
-    """Make a batch of what `put_all` has put into the store; all of it is recorded, or none."""
+    """Store what was sent and make a batch of it: all of it, or nothing."""
     limits: Settings = current_app.config["SLUICE"]
     expires_at = utc_now() + timedelta(seconds=limits.upload_retention_seconds)
-    stored = record_all(session, owner_id, sources, contents, expires_at)
+    stored = store_all(session, owner_id, sources, expires_at)
     return submit(session, owner_id, stored, settings)
 
 
@@ -143,10 +142,12 @@ class BulkCompressionService:
         """
         loaded = BulkRequest().load({**(settings or {}), "files": [_as_entry(f) for f in files]})
         sources = from_entries(loaded["files"])
-        with discarded(sources):
-            contents = put_all(user_id, sources)
-            with transaction() as session:
-                return submit_received(session, user_id, sources, contents, loaded)
+        with (
+            discarded(sources),
+            placing(db.session(), user_id, spools_of(sources)),
+            transaction() as session,
+        ):
+            return submit_received(session, user_id, sources, loaded)
 
     def process_bulk_job_async(self, job_id: UUID | str) -> str:
         """Return the task's id, ringing once more for a batch that still waits."""

@@ -15,8 +15,7 @@ from backend.errors import InvalidInput, TooLarge
 from backend.storage import services as storage
 from backend.storage.models import StoredFile
 from backend.storage.names import checked_name
-from backend.storage.services import Content
-from backend.storage.spool import Spool, spool_base64
+from backend.storage.spool import Spool, write_base64
 
 PDF = "application/pdf"
 HEADER_WITHIN = 1024  # bytes: where readers look for %PDF-
@@ -44,7 +43,14 @@ class Stored:
 def from_entries(entries: Sequence[Mapping[str, Any]]) -> list[Source]:
     """The sources of a JSON request: contents in base64 and ids of documents."""
     refuse_too_many(len(entries))
-    return [_from_entry(entry, f"files.{number}") for number, entry in enumerate(entries)]
+    sources: list[Source] = []
+    try:
+        for number, entry in enumerate(entries):
+            sources.append(_from_entry(entry, f"files.{number}"))
+    except BaseException:
+        close(sources)
+        raise
+    return sources
 
 
 def _from_entry(entry: Mapping[str, Any], field: str) -> Source:
@@ -52,9 +58,9 @@ def _from_entry(entry: Mapping[str, Any], field: str) -> Source:
     if entry.get("document_id") is not None:
         return Source(name="", document_id=entry["document_id"], password=password)
     name = checked_name(entry["name"], f"{field}.name")
-    spool = storage.new_spool()
+    spool = storage.open_spool()
     try:
-        spool_base64(entry["content"], spool, f"{field}.content")
+        write_base64(spool, entry["content"], f"{field}.content")
         _check_pdf(spool, name, field)
     except BaseException:
         spool.close()
@@ -100,7 +106,8 @@ def _check_pdf(spool: Spool, name: str, field: str) -> None:
         raise InvalidInput(
             f"{field}: {name} is empty.", code="empty_file", fields={field: ["It is empty."]}
         )
-    if b"%PDF-" not in spool.head(HEADER_WITHIN):
+    spool.seek(0)
+    if b"%PDF-" not in spool.read(HEADER_WITHIN):
         raise InvalidInput(
             f"{field}: {name} is not a PDF: it does not begin with %PDF-.",
             code="not_a_pdf",
@@ -108,36 +115,21 @@ def _check_pdf(spool: Spool, name: str, field: str) -> None:
         )
 
 
-def put_all(owner_id: int, sources: Iterable[Source]) -> list[Content | None]:
-    """Put what was received into the blob store, before any transaction begins."""
-    return [
-        storage.put(owner_id, source.spool, PDF) if source.spool else None for source in sources
-    ]
+def spools_of(sources: Iterable[Source]) -> list[Spool]:
+    """What was received just now."""
+    return [source.spool for source in sources if source.spool is not None]
 
 
-def record_all(
-    session: Session,
-    owner_id: int,
-    sources: Sequence[Source],
-    contents: Sequence[Content | None],
-    expires_at: datetime,
+def store_all(
+    session: Session, owner_id: int, sources: Sequence[Source], expires_at: datetime
 ) -> list[Stored]:
     """Make what was received the owner's, and look up the documents that were named."""
-    return [
-        _record(session, owner_id, source, content, expires_at)
-        for source, content in zip(sources, contents, strict=True)
-    ]
+    return [_store(session, owner_id, source, expires_at) for source in sources]
 
 
-def _record(
-    session: Session,
-    owner_id: int,
-    source: Source,
-    content: Content | None,
-    expires_at: datetime,
-) -> Stored:
-    if content is not None:
-        file = storage.record(session, owner_id, content, expires_at=expires_at)
+def _store(session: Session, owner_id: int, source: Source, expires_at: datetime) -> Stored:
+    if source.spool is not None:
+        file = storage.store_spooled(session, owner_id, source.spool, PDF, expires_at=expires_at)
         return Stored(name=source.name, password=source.password, file=file)
     document = documents.owned(session, owner_id, source.document_id or 0)
     return Stored(name=document.name, password=source.password, file=document.file)
@@ -149,6 +141,11 @@ def discarded(sources: Sequence[Source]) -> Any:
     try:
         yield sources
     finally:
-        for source in sources:
-            if source.spool is not None:
-                source.spool.close()
+        close(sources)
+
+
+def close(sources: Iterable[Source]) -> None:
+    """Remove the temporary files of the sources."""
+    for source in sources:
+        if source.spool is not None:
+            source.spool.close()

@@ -11,8 +11,8 @@ from backend.errors import InvalidInput
 from backend.http.api import Blueprint
 from backend.http.idempotency import idempotent
 from backend.http.pagination import PageQuery
-from backend.storage import services as storage
 from backend.storage.names import checked_name
+from backend.storage.sweeping import placing
 
 blueprint = Blueprint("documents", __name__, description="Documents that are kept")
 
@@ -60,10 +60,11 @@ def create(files: dict[str, Any]) -> dict[str, Any]:
     name = checked_name(upload.filename or "", "file")
     spool = upload.stream
     if spool.size_bytes == 0:
-        raise InvalidInput(f"file: {name} is empty.", fields={"file": ["It is empty."]})
-    content = storage.put(owner_id, spool, upload.mimetype or "application/octet-stream")
-    with transaction() as session:
-        document = services.add(session, owner_id, content, name)
+        raise InvalidInput(
+            f"file: {name} is empty.", code="empty_file", fields={"file": ["It is empty."]}
+        )
+    with placing(db.session(), owner_id, [spool]), transaction() as session:
+        document = services.add(session, owner_id, spool, upload.mimetype, name)
     return {"success": True, "document": document}
 
 
@@ -77,7 +78,7 @@ def index(query: dict[str, Any]) -> dict[str, Any]:
     return {"success": True, "documents": page.items, "next_cursor": page.next_cursor}
 
 
-@blueprint.route("/api/documents/<int:document_id>")
+@blueprint.route("/api/documents/<row:document_id>")
 @signed_in
 @blueprint.response(200, DocumentEnvelope)
 def show(document_id: int) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def show(document_id: int) -> dict[str, Any]:
     return {"success": True, "document": document}
 
 
-@blueprint.route("/api/documents/<int:document_id>", methods=["DELETE"])
+@blueprint.route("/api/documents/<row:document_id>", methods=["DELETE"])
 @signed_in
 @blueprint.response(204)
 def delete(document_id: int) -> None:

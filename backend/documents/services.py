@@ -1,23 +1,24 @@
 """Keeping documents."""
 
+from datetime import timedelta
+
 from flask import current_app
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from backend.clock import utc_now
 from backend.config import Settings
-from backend.db import db_now
 from backend.documents.models import Document
 from backend.errors import NotFound
 from backend.http.pagination import Page, decode_cursor, page_of
 from backend.jobs.models import Artifact
 from backend.storage import services as storage
-from backend.storage.services import Content
+from backend.storage.spool import Spool
 
 
-def add(session: Session, owner_id: int, content: Content, name: str) -> Document:
-    """Keep content as a document until it is removed."""
-    file = storage.record(session, owner_id, content, expires_at=None)
+def add(session: Session, owner_id: int, spool: Spool, media_type: str, name: str) -> Document:
+    """Keep what was received as a document until it is removed."""
+    file = storage.store_spooled(session, owner_id, spool, media_type, expires_at=None)
     document = Document(owner_id=owner_id, file=file, name=name, created_at=utc_now())
     session.add(document)
     session.flush()
@@ -52,4 +53,5 @@ def remove(session: Session, document: Document) -> None:
     # A job's artifact with the same content keeps its own promise of how long it can be had.
     settings: Settings = current_app.config["SLUICE"]
     is_artifact = session.scalar(select(exists().where(Artifact.file_id == file.id)))
-    file.expires_at = db_now(float(settings.artifact_retention_seconds) if is_artifact else 0.0)
+    kept = timedelta(seconds=settings.artifact_retention_seconds if is_artifact else 0)
+    storage.release(session, file, utc_now() + kept)

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import flask
 import flask_smorest
+from webargs import missing
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.routing import IntegerConverter
 
 from backend.config import Settings
 from backend.errors import BadRequest, InvalidInput, TooLarge
@@ -17,6 +19,7 @@ from backend.http.problems import MEDIA_TYPE, ProblemSchema
 # No database column can hold these, so no text may bring them in.
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 ESCAPED_UNSTORABLE = re.compile(rb"\\u(0000|[dD][89a-fA-F])")
+MOST_DIGITS = 1000
 
 
 class StrictParser(FlaskParser):
@@ -29,18 +32,17 @@ class StrictParser(FlaskParser):
     }
 
     def _raw_load_json(self, req: flask.Request) -> Any:
-        limit = flask.current_app.config["SLUICE"].max_json_bytes
-        req.max_content_length = limit
+        raw = plain_body(req)
+        if not raw:
+            return missing
+        if not req.is_json:
+            raise UnsupportedMediaType("The body must be sent as application/json.")
         try:
-            raw = req.get_data(cache=True)
-        except RequestEntityTooLarge:
-            raise json_too_large(req.content_length, limit) from None
-        if raw and not req.is_json:
-            raise UnsupportedMediaType
-        try:
-            body = super()._raw_load_json(req)
+            body = strict_json(raw)
         except RecursionError:
             raise BadRequest("The JSON body is nested too deeply.") from None
+        except ValueError as error:
+            raise BadRequest(f"The body is not JSON: {error}.", code="invalid_json") from None
         if ESCAPED_UNSTORABLE.search(raw):
             refuse_unstorable(body)
         return body
@@ -50,19 +52,51 @@ class StrictParser(FlaskParser):
         refuse_unstorable(req.args.to_dict(flat=False))
         return super().load_querystring(req, schema)
 
-    def _handle_invalid_json_error(
-        self, error: json.JSONDecodeError | UnicodeDecodeError, *args: Any, **kwargs: Any
-    ) -> NoReturn:
-        raise BadRequest(f"The body is not JSON: {error}.", code="invalid_json") from None
+
+def plain_body(req: flask.Request) -> bytes:
+    """The whole body of a request that is no form; TooLarge over the limit of JSON bodies."""
+    limit = settings().max_json_bytes
+    req.max_content_length = limit
+    try:
+        return req.get_data(cache=True)
+    except RequestEntityTooLarge:
+        sent = f"{req.content_length} bytes" if req.content_length else "more"
+        raise TooLarge(
+            f"The JSON body has {sent}; at most {limit} bytes are accepted."
+            " Send files as multipart/form-data instead."
+        ) from None
 
 
-def json_too_large(sent: int | None, limit: int) -> TooLarge:
-    """The refusal of a JSON body over the limit."""
-    size = f"{sent} bytes" if sent else "more"
-    return TooLarge(
-        f"The JSON body has {size}; at most {limit} bytes are accepted."
-        " Send files as multipart/form-data instead."
+def strict_json(raw: bytes) -> Any:
+    """Read JSON to the letter of RFC 8259, and of I-JSON's rule that no name comes twice.
+
+    Raises ValueError for what is none, RecursionError for what is nested too deeply.
+    """
+    return json.loads(
+        raw.decode(),
+        object_pairs_hook=_without_doubles,
+        parse_constant=_refuse_constant,
+        parse_int=_whole_number,
     )
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in members:
+            raise ValueError(f"{name[:80]!a} comes twice in one object")
+        members[name] = value
+    return members
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number in JSON")
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise ValueError(f"a number has {len(digits)} digits; at most {MOST_DIGITS} are read")
+    return int(digits)
 
 
 def refuse_unstorable(value: object, name: str = "body") -> None:
@@ -77,7 +111,8 @@ def refuse_unstorable(value: object, name: str = "body") -> None:
     elif isinstance(value, str) and UNSTORABLE.search(value):
         raise InvalidInput(
             f"{ascii(name)[1:-1]}: {value[:80]!a} has a character that is not text"
-            " (NUL or half of a surrogate pair); remove it."
+            " (NUL or half of a surrogate pair); remove it.",
+            fields={ascii(name)[1:-1]: ["Has a character that is not text."]},
         )
 
 
@@ -124,8 +159,15 @@ class Api(flask_smorest.Api):  # type: ignore[misc] # it ships no types
         del self.DEFAULT_RESPONSE_CONTENT_TYPE
 
 
+class RowNumber(IntegerConverter):
+    """A row's number in an address; a longer one than any row can have leads nowhere."""
+
+    regex = "[0-9]{1,18}"
+
+
 def configure_api(app: flask.Flask) -> Api:
     """Serve the OpenAPI 3.1 document at /api/openapi.json; the page is at /api/docs."""
+    app.url_map.converters["row"] = RowNumber
     app.config.update(
         API_TITLE="Sluice",
         API_VERSION="1",

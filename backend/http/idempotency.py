@@ -19,6 +19,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from backend.clock import utc_now
 from backend.db import Base, db, transaction
 from backend.errors import Conflict, InvalidInput
+from backend.http.api import plain_body
 
 P = ParamSpec("P")
 
@@ -70,7 +71,7 @@ def idempotent(view: Callable[P, Any]) -> Callable[P, Any]:
             _forget(record)
             raise
         with transaction() as session:
-            remember(session, response.get_json(), response.status_code, _location(response))
+            remember(session, response.get_json(), response.status_code, _kept(response))
         return response
 
     return wrapper
@@ -139,15 +140,17 @@ def _forget(record: IdempotencyKey) -> None:
         )
 
 
-def _location(response: Response) -> dict[str, str]:
-    return {"Location": response.headers["Location"]} if "Location" in response.headers else {}
+def _kept(response: Response) -> dict[str, str]:
+    """The headers that are given again with the first answer."""
+    names = ("Location", "Retry-After")
+    return {name: response.headers[name] for name in names if name in response.headers}
 
 
 def _fingerprint() -> str:
     """The SHA-256 of what was asked: the raw body, or a form's fields and its files' contents."""
     whole = hashlib.sha256()
     if request.mimetype != "multipart/form-data":
-        whole.update(request.get_data(cache=True))
+        whole.update(plain_body(request))
         return whole.hexdigest()
     for name, value in sorted(request.form.items(multi=True)):
         whole.update(repr((name, value)).encode())

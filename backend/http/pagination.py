@@ -52,8 +52,15 @@ def decode_cursor(cursor: str, *types: type) -> list[Any]:
     except (ValueError, binascii.Error, RecursionError):
         key = None
     if not isinstance(key, list) or [type(value) for value in key] != [*types]:
-        raise InvalidInput(
-            f"cursor: {cursor[:40]!r} is not a cursor that this list gave out.",
-            fields={"cursor": ["Not a cursor that this list gave out."]},
-        )
+        raise not_a_cursor(cursor)
+    if any(isinstance(value, int) and not 0 <= value < 2**63 for value in key):
+        raise not_a_cursor(cursor)  # no row has such a place
     return key
+
+
+def not_a_cursor(cursor: str) -> InvalidInput:
+    """The refusal of a cursor that somebody made up."""
+    return InvalidInput(
+        f"cursor: {cursor[:40]!a} is not a cursor that this list gave out.",
+        fields={"cursor": ["Not a cursor that this list gave out."]},
+    )

@@ -18,8 +18,6 @@ HINTS = {
     404: "There is nothing at this address.",
     405: "This address does not answer to that method.",
     406: "None of the media types that are accepted can be given.",
-    413: "The request is larger than is accepted.",
-    415: "The body must be sent as application/json.",
     416: "The range asked for is outside the file.",
     500: "Something went wrong on our side. It was logged under the request id.",
     503: "The service cannot answer just now. Try again in a moment.",

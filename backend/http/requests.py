@@ -4,11 +4,13 @@ import re
 import time
 
 import structlog
-from flask import Flask, Response, g, request
+from flask import Flask, Response, current_app, g, request
 from uuid_utils import uuid7
+from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from backend.config import Settings
+from backend.http.problems import problem
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +32,9 @@ def register_requests(app: Flask, settings: Settings) -> None:
         hops = settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
     app.before_request(_begin)
+    app.before_request(_refuse_encoded)
     app.after_request(_end)
+    app.register_error_handler(RequestEntityTooLarge, _too_large)
 
 
 def _begin() -> None:
@@ -41,6 +45,27 @@ def _begin() -> None:
     g.elapsed_seconds = lambda: time.perf_counter() - started
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=g.request_id)
+
+
+def _refuse_encoded() -> None:
+    coding = request.headers.get("Content-Encoding", "identity")
+    if coding.lower() != "identity":
+        raise UnsupportedMediaType(
+            f"Content-Encoding: {coding[:40]!a} is not accepted; send the body as it is."
+        )
+
+
+def _too_large(_: RequestEntityTooLarge) -> Response:
+    """Which of the form parser's bounds was passed is not told; so all are named."""
+    sent = f"{request.content_length} bytes" if request.content_length else "more"
+    limits = current_app.config
+    return problem(
+        413,
+        f"The request has {sent}; accepted are at most {limits['MAX_CONTENT_LENGTH']} bytes, of"
+        f" these {limits['MAX_FORM_MEMORY_SIZE']} of text fields, in {limits['MAX_FORM_PARTS']}"
+        f" parts with {limits['SLUICE'].max_batch_files} files.",
+        code="too_large",
+    )
 
 
 def _end(response: Response) -> Response:

@@ -27,6 +27,9 @@ def kind_of(job: Job) -> JobKind[Any, Any]:
 
 def retry(session: Session, job: Job) -> Job:
     """Try a job again; of a batch only what failed."""
+    if job.parent_id is not None:
+        parent = session.get_one(Job, job.parent_id)
+        return batches.retry_child(session, job, kind_of(job), parent, kind_of(parent))
     first = session.scalars(select(Job).where(Job.parent_id == job.id).limit(1)).one_or_none()
     each = kind_of(first) if first is not None else None
     return batches.retry(session, job, kind_of(job), each)

@@ -1,16 +1,17 @@
 """Artifacts: files that jobs leave for their owners, and how they are downloaded."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
 from flask import Response, current_app, jsonify, request
 from sqlalchemy.orm import Session
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
+from werkzeug.http import quote_etag
 
 from backend.clock import utc_now
 from backend.config import Settings
+from backend.db import db
 from backend.errors import Conflict, Gone
 from backend.jobs.context import JobContext, Published
 from backend.jobs.models import Artifact, Job
@@ -25,12 +26,16 @@ def keep(owner_id: int | None, published: Published) -> Record:
     """Put a published file into the blob store; the result records it with the job's end."""
     if owner_id is None:
         raise ValueError(f"{published.name} has no owner: a job of the system keeps no files")
-    content = storage.put_file(owner_id, published.path, published.media_type)
+    spool = storage.spool_path(published.path)
+    storage.place(db.session(), owner_id, spool)
+    db.session.commit()
     settings: Settings = current_app.config["SLUICE"]
 
     def record(session: Session, job_id: UUID) -> None:
         expires_at = utc_now() + timedelta(seconds=settings.artifact_retention_seconds)
-        file = storage.record(session, owner_id, content, expires_at=expires_at)
+        file = storage.store_spooled(
+            session, owner_id, spool, published.media_type, expires_at=expires_at
+        )
         session.add(_artifact(job_id, file, published.name, published.media_type))
 
     return record
@@ -84,31 +89,26 @@ def _not_there(job: Job) -> Conflict:
 
 def serve(artifact: Artifact, file: StoredFile) -> Response:
     """Stream a file, whole or the range asked for (RFC 9110, section 14)."""
-    size = file.size_bytes
+    if request.if_none_match.contains_weak(file.sha256):
+        return _described(Response(status=304), artifact, file)
     start, end, status = _range(file)
-    response = Response(_content(file, start, end), status=status, mimetype=artifact.media_type)
+    # Opened before the first byte is answered, so that what has vanished is a 410, not a torn file.
+    content = storage.open_range(file, start, end)
+    response = Response(content, status=status, mimetype=artifact.media_type)
+    if status == 206:
+        response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.size_bytes}"
+    response.content_length = end - start
+    return _described(response, artifact, file)
+
+
+def _described(response: Response, artifact: Artifact, file: StoredFile) -> Response:
+    """The headers that a file's answer has, whether or not its content comes along."""
     response.headers["Accept-Ranges"] = "bytes"
     response.headers.set(
         "Content-Disposition", "attachment", filename=artifact.name.rpartition("/")[2]
     )
     response.headers["Cache-Control"] = "private, no-cache"
     response.set_etag(file.sha256)
-    if status == 206:
-        response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-    response.content_length = end - start
-    if status == 200 and request.if_none_match.contains_weak(file.sha256):
-        return _not_modified(response)
-    return response
-
-
-def _content(file: StoredFile, start: int, end: int) -> Iterator[bytes]:
-    # Opened before the first byte is answered, so that what has vanished is a 410, not a torn file.
-    return storage.open_range(file, start, end)
-
-
-def _not_modified(response: Response) -> Response:
-    response.response, response.status_code = [], 304
-    response.headers.pop("Content-Length", None)
     return response
 
 
@@ -116,10 +116,12 @@ def _range(file: StoredFile) -> tuple[int, int, int]:
     """The part to send: its start, its end (exclusive), and the status."""
     size, whole = file.size_bytes, (0, file.size_bytes, 200)
     wanted = request.range
-    if wanted is None or wanted.units != "bytes" or len(wanted.ranges) != 1:
+    if request.method != "GET" or wanted is None:
         return whole
-    condition: Any = request.if_range
-    if condition.etag is not None and condition.etag != file.sha256:
+    if wanted.units != "bytes" or len(wanted.ranges) != 1:
+        return whole
+    # A weak tag and a date tell too little to join two parts (section 13.1.5).
+    if request.headers.get("If-Range", quote_etag(file.sha256)) != quote_etag(file.sha256):
         return whole
     found = wanted.range_for_length(size)
     if found is None:

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Select, case, exists, insert, select, update
+from sqlalchemy import Select, case, exists, false, insert, literal, select, update
 from sqlalchemy.orm import Session
 
 from backend.db import db_now
@@ -24,7 +24,7 @@ from backend.jobs.models import (
     QueuePause,
 )
 from backend.jobs.signals import announce
-from backend.jobs.states import JobState
+from backend.jobs.states import ENDED, READY, JobState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,9 +263,9 @@ def lose(session: Session, held: Claim, reason: str) -> Job | None:
     if job is None:
         return None
     if job.state == JobState.CANCELLING:
-        return stop(session, held)
+        return stop(session, held, "lost")
     if job.attempt - job.uncharged >= job.max_attempts:
-        error = f"{reason}, {job.attempt} times in all: not tried again"
+        error = f"{reason}; this was attempt {job.attempt}, and it is not tried again"
         return fail(session, held, error, code="poison", outcome="lost")
     return give_back(session, held, "lost", note=reason, charged=True)
 
@@ -295,13 +295,14 @@ def _end(
     **values: Any,
 ) -> Job | None:
     """The one way in which an attempt ends, whatever becomes of its job."""
-    ended = state in {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
+    # What is asked to stop does not run again, whyever its attempt ended.
+    stops = (Job.state == JobState.CANCELLING) if state in READY else false()
     job = _write(
         session,
         held,
-        state=state,
+        state=case((stops, literal(JobState.CANCELLED)), else_=literal(state)),
         lease_expires_at=None,
-        ended_at=db_now() if ended else None,
+        ended_at=case((stops, db_now()), else_=db_now() if state in ENDED else None),
         version=Job.version + 1,
         **values,
     )

@@ -11,7 +11,18 @@ from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, case, exists, func, insert, literal, select, update
+from sqlalchemy import (
+    ColumnElement,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.orm import Session, aliased
 
 from backend.db import db_now
@@ -19,10 +30,11 @@ from backend.errors import Conflict
 from backend.jobs import ledger
 from backend.jobs.kinds import JobKind
 from backend.jobs.ledger import AS_WRITTEN, FRESH, new_job, record_event
-from backend.jobs.models import Job, JobEvent
+from backend.jobs.models import IS_ACTIVE, IS_PARKED, Artifact, Job, JobEvent
 from backend.jobs.signals import announce, ring
-from backend.jobs.states import ENDED, LEASED, READY, JobState
+from backend.jobs.states import ENDED, JobState
 
+AGAIN = (JobState.FAILED, JobState.CANCELLED)  # of a batch, what a retry runs again
 ROWS_AT_ONCE = 1000
 # More doorbells than this in one go wake nobody new; the steward rings on as the queue drains.
 RINGS_AT_ONCE = 100
@@ -76,25 +88,7 @@ def cancel(session: Session, job: Job, *, by: int | None, force: bool = False) -
     job = ledger.cancel(session, job, by=by, force=force)
     if job.state != JobState.CANCELLING or job.lease_expires_at is not None:
         return job
-    request = {
-        "cancel_requested_at": db_now(),
-        "cancel_requested_by": by,
-        "version": Job.version + 1,
-    }
-    mine = Job.parent_id == job.id
-    _events_for(session, mine, READY, JobState.CANCELLED)
-    session.execute(
-        update(Job)
-        .where(mine, Job.state.in_(READY))
-        .values(state=JobState.CANCELLED, ended_at=db_now(), **request),
-        execution_options={"synchronize_session": False},
-    )
-    session.execute(
-        update(Job)
-        .where(mine, Job.state.in_(LEASED))
-        .values(state=JobState.CANCELLING, cancel_force=Job.cancel_force | force, **request),
-        execution_options={"synchronize_session": False},
-    )
+    _move_children(session, job, IS_ACTIVE, **ledger.stop_request(by, force))
     release(session, job.id)
     session.refresh(job)
     return job
@@ -107,40 +101,60 @@ def retry(
 
     `each` is the children's kind, None for a job that is no batch.
     """
-    again = [JobState.FAILED, JobState.CANCELLED]
-    if each is None:
+    failed = exists().where(_child.parent_id == job.id, _child.state.in_(AGAIN))
+    if each is None or not reopen(session, job, kind, failed):
         return ledger.retry(session, job, kind)
-    moved = ledger.move(
+    ids = _move_children(
         session,
         job,
-        Job.state.in_([JobState.FAILED, JobState.CANCELLED, JobState.SUCCEEDED])
-        & exists().where(_child.parent_id == job.id, _child.state.in_(again)),
-        JobState.WAITING,
-        max_attempts=Job.attempt - Job.uncharged + kind.retry.attempts,
+        Job.state.in_(AGAIN),
+        JobState.QUEUED,
+        max_attempts=Job.attempt - Job.uncharged + each.retry.attempts,
+        run_at=db_now(),
         **FRESH,
     )
-    if not moved:
-        return ledger.retry(session, job, kind)
-    mine = (Job.parent_id == job.id) & Job.state.in_(again)
-    _events_for(session, mine, again, JobState.QUEUED)
-    ids = session.scalars(
-        update(Job)
-        .where(mine)
-        .values(
-            state=JobState.QUEUED,
-            max_attempts=Job.attempt - Job.uncharged + each.retry.attempts,
-            run_at=db_now(),
-            version=Job.version + 1,
-            **FRESH,
-        )
-        .returning(Job.id),
-        execution_options={"synchronize_session": False},
-    ).all()
-    if not ids:
-        raise Conflict("Nothing of this batch failed or was cancelled.", code="not_retryable")
     ring(session, each.queue, ids[:RINGS_AT_ONCE])
     session.refresh(job)
     return job
+
+
+def retry_child(
+    session: Session, job: Job, kind: JobKind[Any, Any], parent: Job, closing: JobKind[Any, Any]
+) -> Job:
+    """Try one child of a batch again; a batch that has ended waits for it and closes anew.
+
+    Raises Conflict while the batch is being closed or cancelled.
+    """
+    reopen(session, parent, closing, true())
+    waiting = select(Job.id).where(Job.id == parent.id, Job.state == JobState.WAITING)
+    if session.execute(waiting.with_for_update()).one_or_none() is None:
+        raise Conflict(
+            "This job's batch is just being closed; try again once it has ended.",
+            code="not_retryable",
+            retry_after_seconds=2,
+        )
+    return ledger.retry(session, job, kind)
+
+
+def reopen(
+    session: Session, parent: Job, kind: JobKind[Any, Any], condition: ColumnElement[bool]
+) -> bool:
+    """Have an ended batch wait for children again, where the condition holds.
+
+    What its closing step made is made anew; the files of before expire on their own.
+    """
+    if not ledger.move(
+        session,
+        parent,
+        Job.state.in_(ENDED) & condition,
+        JobState.WAITING,
+        max_attempts=Job.attempt - Job.uncharged + kind.retry.attempts,
+        checkpoint=None,
+        **FRESH,
+    ):
+        return False
+    session.execute(delete(Artifact).where(Artifact.job_id == parent.id))
+    return True
 
 
 _child = aliased(Job)
@@ -153,13 +167,14 @@ def release(session: Session, parent_id: UUID) -> Job | None:
     batch was submitted, so it does not go to the end of the queue. Returns the parent if it moved.
     """
     unfinished = exists().where(_child.parent_id == parent_id, _child.state.not_in(ENDED))
-    parked = and_(
-        Job.state.in_([JobState.WAITING, JobState.CANCELLING]), Job.lease_expires_at.is_(None)
-    )
+    due = (Job.id == parent_id, IS_PARKED, ~unfinished)
+    # Locked first: the UPDATE's view is younger then, and a child queued again meanwhile is in it.
+    if session.execute(select(Job.id).where(*due).with_for_update()).one_or_none() is None:
+        return None
     stopped = Job.cancel_requested_at.is_not(None)
     parent = session.scalars(
         update(Job)
-        .where(Job.id == parent_id, parked, ~unfinished)
+        .where(*due)
         .values(
             state=case((stopped, literal(JobState.CANCELLED)), else_=literal(JobState.QUEUED)),
             ended_at=case((stopped, db_now()), else_=None),
@@ -219,11 +234,33 @@ def _in_runs(children: Iterable[Child]) -> Iterator[list[Child]]:
         yield run
 
 
-def _events_for(session: Session, mine: Any, states: Iterable[JobState], to: JobState) -> None:
-    """Record one event for each child that is about to move."""
-    rows = select(Job.id, Job.owner_id, db_now(), literal(to), Job.attempt, literal(None)).where(
-        mine, Job.state.in_(states)
-    )
-    session.execute(
-        insert(JobEvent).from_select(["job_id", "owner_id", "at", "state", "attempt", "note"], rows)
-    )
+def _move_children(
+    session: Session,
+    parent: Job,
+    condition: ColumnElement[bool],
+    to: JobState | ColumnElement[str],
+    **values: Any,
+) -> list[UUID]:
+    """Change the state of the children for which the condition holds; return their ids.
+
+    The events are those of the rows that the UPDATE moved: a child that moves by itself at the
+    same moment is told of once.
+    """
+    moved = session.execute(
+        update(Job)
+        .where(Job.parent_id == parent.id, condition)
+        .values(state=to, version=Job.version + 1, **values)
+        .returning(Job.id, Job.state, Job.attempt),
+        execution_options={"synchronize_session": False},
+    ).all()
+    if moved:
+        now = session.scalars(select(db_now())).one()
+        owner = {"owner_id": parent.owner_id, "at": now}
+        session.execute(
+            insert(JobEvent),
+            [
+                {"job_id": job_id, "state": state, "attempt": attempt, **owner}
+                for job_id, state, attempt in moved
+            ],
+        )
+    return [job_id for job_id, _, _ in moved]

@@ -4,14 +4,13 @@ It is forked for each attempt. So it can be killed with everything that it start
 leak in a library ends with it, and the process that watches over it goes on.
 """
 
+import errno
 import json
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NoReturn
 
 import structlog
@@ -22,17 +21,19 @@ from sqlalchemy.orm import Session
 
 from backend.clock import utc_now
 from backend.config import Settings
-from backend.db import transaction
+from backend.db import db, transaction
 from backend.errors import AppError
 from backend.jobs import artifacts, attempts
 from backend.jobs.attempts import Claim, Progress
 from backend.jobs.context import Cancelled, JobContext, LeaseLost, SoftLimitReached
 from backend.jobs.kinds import JobKind
 from backend.jobs.shared_page import SharedPage
+from backend.jobs.workspace import workspace_of
 
 log = structlog.get_logger(__name__)
 
-RECORDED, LEASE_LOST, NOT_RECORDED = 0, 3, 4  # exit codes
+# Exit codes: none that a library would choose, so that os._exit(0) is not taken for a success.
+RECORDED, LEASE_LOST, NOT_RECORDED = 101, 102, 103
 LONGEST_LINE = 2000
 AWAY = (OperationalError, InterfaceError, PoolTimeout)  # the database cannot be reached
 
@@ -44,11 +45,9 @@ def run(
 ) -> int:
     """Run the attempt to its end; return the exit code. `lines` is the log's file descriptor."""
     signal.signal(signal.SIGUSR1, _interrupt)
-    workspace = workspace_of(settings, held)
-    workspace.mkdir(parents=True, mode=0o700)
     voice = _Voice(page, lines)
     ctx = JobContext(
-        workspace=workspace,
+        workspace=workspace_of(settings, held),
         kind=kind,
         job_id=held.job_id,
         owner_id=held.owner_id,
@@ -68,14 +67,10 @@ def run(
         return LEASE_LOST
 
 
-def workspace_of(settings: Settings, held: Claim) -> Path:
-    """The scratch directory of an attempt."""
-    return settings.workspaces / "jobs" / f"{held.job_id.hex}-{held.attempt}"
-
-
 def _outcome(kind: JobKind[Any, Any], held: Claim, ctx: JobContext) -> Record:
     """Call the function; return what to write, whatever it did."""
     try:
+        ctx.workspace.mkdir(parents=True, mode=0o700)
         params = kind.params().load(held.params)
         value = kind(ctx, **params)
         result = kind.result().dump(value) if kind.result else dict(value or {})
@@ -109,12 +104,16 @@ def _failure(kind: JobKind[Any, Any], held: Claim, error: Exception) -> Record:
     if isinstance(error, AppError):
         sentence, code = error.detail, error.code
         log.info("job_failed", code=code, error=sentence)
+    elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        sentence, code = "There was no room left on the disk for this job's files.", "disk_full"
+        log.error("disk_full", exc_info=error)
     else:
         sentence = f"An unexpected error stopped this job ({type(error).__name__}). It was logged."
         code = "internal"
         log.error("job_crashed", exc_info=error)
     if isinstance(error, kind.retry.on) and held.attempts_left > 0:
-        wait = kind.retry.wait_seconds(held.attempt)
+        # Counted since it was last started by a person, and without what deploys handed back.
+        wait = kind.retry.wait_seconds(max(1, kind.retry.attempts - held.attempts_left))
         return lambda session: attempts.try_later(
             session, held, sentence, code=code, wait_seconds=wait
         )
@@ -123,6 +122,7 @@ def _failure(kind: JobKind[Any, Any], held: Claim, error: Exception) -> Record:
 
 def _record(outcome: Record, lease_seconds: float) -> int:
     """Write the outcome; while the database is away, keep trying for as long as a lease lasts."""
+    db.session.remove()  # whatever the function did to it
     until = time.monotonic() + lease_seconds
     while True:
         try:
@@ -155,11 +155,6 @@ def _interrupt(*_: object) -> NoReturn:
     raise SoftLimitReached
 
 
-def discard_workspace(settings: Settings, held: Claim) -> None:
-    """Remove an attempt's scratch files."""
-    shutil.rmtree(workspace_of(settings, held), ignore_errors=True)
-
-
 class _Voice:
     """Progress goes to the shared page, log lines down a pipe to the watcher."""
 
@@ -173,16 +168,25 @@ class _Voice:
     def progress(
         self, percent: float, stage: str, message: str, done: int | None, total: int | None
     ) -> None:
-        self._page.post(
-            Progress(
-                percent=percent, stage=stage, message=message, items_done=done, items_total=total
-            )
+        shown = Progress(
+            percent=percent,
+            stage=stage,
+            message=_storable(message, LONGEST_LINE),
+            items_done=done,
+            items_total=total,
         )
+        self._page.post(shown)
 
     def line(self, level: str, message: str) -> None:
-        log.log(_LEVELS.get(level, 20), message)
-        entry = [utc_now().isoformat(), level, message[:LONGEST_LINE]]
+        level, message = level if level in _LEVELS else "info", _storable(message, LONGEST_LINE)
+        log.log(_LEVELS[level], message)
+        entry = [utc_now().isoformat(), level, message]
         os.write(self._lines, json.dumps(entry).encode() + b"\n")
 
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+def _storable(text: str, longest: int) -> str:
+    """What every database takes: no NUL, and no halves of surrogate pairs."""
+    return text[:longest].replace("\0", "?").encode(errors="replace").decode()

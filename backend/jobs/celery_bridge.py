@@ -33,7 +33,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from backend.config import Settings
 from backend.db import db
-from backend.jobs import metrics, runner, steward, workers
+from backend.jobs import metrics, runner, steward, workers, workspace
 from backend.jobs.kinds import Queue
 
 log = structlog.get_logger(__name__)
@@ -106,16 +106,18 @@ class BrokerDoorbell:
     def __init__(self, celery: Celery) -> None:
         self._celery = celery
         self._pid = 0
+        self._starting = threading.Lock()
         self._wanted: queue.SimpleQueue[tuple[str, Sequence[UUID]]] = queue.SimpleQueue()
         self._idle = threading.Event()
         self._broken_until = 0.0
 
     def ring(self, queue_name: str, job_ids: Sequence[UUID]) -> None:
         """Send one message per job id, in the background."""
-        if self._pid != os.getpid():  # threads do not survive a fork
-            self._pid = os.getpid()
-            self._wanted, self._idle = queue.SimpleQueue(), threading.Event()
-            threading.Thread(target=self._serve, name="doorbell", daemon=True).start()
+        with self._starting:
+            if self._pid != os.getpid():  # threads do not survive a fork
+                self._wanted, self._idle = queue.SimpleQueue(), threading.Event()
+                threading.Thread(target=self._serve, name="doorbell", daemon=True).start()
+                self._pid = os.getpid()
         self._idle.clear()
         self._wanted.put((queue_name, job_ids))
 
@@ -228,6 +230,7 @@ def _report_for_duty(sender: Any, **_: object) -> None:
         with _context(), suppress(SQLAlchemyError):
             workers.report(node, queues, slots)
             workers.bury_slots(node, lambda: sender.pool.info["processes"])
+            workspace.sweep(sender.app.flask_app.config["SLUICE"])
 
     sender.timer.call_repeatedly(workers.REPORT_SECONDS, look_after)
     look_after()
@@ -256,6 +259,8 @@ def _context() -> Iterator[None]:
 
     with celery.flask_app.app_context():
         yield
+        db.session.remove()
+        db.engine.dispose()  # slots are forked from this process: no connection may go along
 
 
 # ---------------------------------------------------------------- beat

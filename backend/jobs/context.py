@@ -115,7 +115,7 @@ class JobContext:
     ) -> None:
         """Show a message and how far the stage is, 0 to 1. As often as wanted: it is cheap."""
         start, length = self.kind.share(stage) if self.kind else (0.0, 1.0)
-        percent = 100 * (start + length * min(max(fraction, 0.0), 1.0))
+        percent = 100 * (start + length * min(1.0, max(0.0, fraction)))
         # 100 is said by the ledger alone, when the job has succeeded.
         self.reporter.progress(min(percent, 99.9), stage, message, done, total)
 

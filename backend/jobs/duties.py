@@ -8,18 +8,21 @@ from marshmallow import Schema
 from sqlalchemy import delete, select
 
 from backend.accounts.services import forget_expired_sessions
+from backend.clock import utc_now
 from backend.config import Settings
 from backend.db import db_now, transaction
 from backend.http.idempotency import forget_old
 from backend.jobs.context import JobContext
 from backend.jobs.kinds import Queue, job
-from backend.jobs.models import Job, ScheduleSlot
+from backend.jobs.models import Job, ScheduleSlot, Worker
 from backend.jobs.schedules import Schedule
 from backend.jobs.states import ENDED
-from backend.storage import services as storage
+from backend.storage import sweeping
 
 AT_ONCE = 500
+ORPHAN_AGE = timedelta(hours=1)
 SLOTS_KEPT_SECONDS = 90 * 86400.0
+WORKERS_KEPT_SECONDS = 86400.0  # after the last sign of life
 
 
 class NoParams(Schema):
@@ -46,10 +49,13 @@ def clean_up(ctx: JobContext) -> dict[str, Any]:
         forget_expired_sessions(session)
         old = ScheduleSlot.created_at < db_now(-SLOTS_KEPT_SECONDS)
         session.execute(delete(ScheduleSlot).where(old))
+        session.execute(delete(Worker).where(Worker.seen_at < db_now(-WORKERS_KEPT_SECONDS)))
     ctx.report("Removing expired files…", 0, "files")
-    expired = storage.expire()
+    with transaction() as session:
+        expired = sweeping.expire(session, utc_now())
     ctx.report("Looking for what crashes left…", 0, "orphans")
-    orphans = storage.sweep()
+    with transaction() as session:
+        orphans = sweeping.sweep_orphans(session, ORPHAN_AGE)
     freed = expired + orphans
     ctx.log(f"Freed {freed.bytes} bytes: {freed.files} files; {jobs} old jobs")
     return {
@@ -65,16 +71,11 @@ HOURLY_CLEAN_UP = Schedule(name="clean_up", cron="0 * * * *", kind=clean_up, cat
 
 def _remove_old_jobs(kept_seconds: float) -> int:
     """Remove ended jobs, a batch as one, once they are old; return how many."""
+    old = (Job.state.in_(ENDED), Job.ended_at < db_now(-float(kept_seconds)))
     with transaction() as session:
-        old = (
-            select(Job.id)
-            .where(
-                Job.state.in_(ENDED),
-                Job.parent_id.is_(None),
-                Job.ended_at < db_now(-float(kept_seconds)),
-            )
-            .limit(AT_ONCE)
+        ids = list(
+            session.scalars(select(Job.id).where(*old, Job.parent_id.is_(None)).limit(AT_ONCE))
         )
-        ids = list(session.scalars(old))
-        session.execute(delete(Job).where(Job.id.in_(ids)))
-    return len(ids)
+        # Asked again by the DELETE: one that is tried again just now stays.
+        removed = session.scalars(delete(Job).where(Job.id.in_(ids), *old).returning(Job.id)).all()
+    return len(removed)

@@ -55,7 +55,8 @@ class Retry:
 
     def wait_seconds(self, failed_attempts: int) -> float:
         """Return the seconds to wait after this many failed attempts."""
-        longest = min(self.max_delay, self.delay * 2.0 ** (failed_attempts - 1))
+        doublings = min(failed_attempts - 1, 64)  # more would overflow, and change nothing
+        longest = min(self.max_delay, self.delay * 2.0**doublings)
         return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
 
 

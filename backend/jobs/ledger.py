@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from typing import Any, ParamSpec, TypeVar
 
 import structlog
-from sqlalchemy import ColumnElement, delete, insert, update
+from sqlalchemy import ColumnElement, case, delete, insert, literal, update
 from sqlalchemy.orm import Session
 
 from backend.clock import utc_now
 from backend.db import db_now
 from backend.errors import Conflict
 from backend.jobs.kinds import JobKind
-from backend.jobs.models import IS_READY, Job, JobEvent
+from backend.jobs.models import IS_ACTIVE, IS_READY, Job, JobEvent
 from backend.jobs.signals import announce, ring
 from backend.jobs.states import ENDED, JobState
 
@@ -80,17 +80,25 @@ def cancel(session: Session, job: Job, *, by: int | None, force: bool = False) -
     Asking again is allowed, also to turn a gentle request into a forced one. A job that has
     ended stays as it is.
     """
-    request = {
+    move(session, job, IS_ACTIVE, **stop_request(by, force))
+    session.refresh(job)
+    return job
+
+
+def stop_request(by: int | None, force: bool) -> dict[str, Any]:
+    """What a cancel writes on an active job.
+
+    The row decides as the UPDATE finds it: a job that is claimed or handed back at the same
+    moment is stopped either way.
+    """
+    return {
+        "to": case((IS_READY, literal(JobState.CANCELLED)), else_=literal(JobState.CANCELLING)),
+        "ended_at": case((IS_READY, db_now()), else_=None),
+        "message": case((IS_READY, "Cancelled before it began"), else_="Cancelling…"),
         "cancel_requested_at": db_now(),
         "cancel_requested_by": by,
         "cancel_force": Job.cancel_force | force,
     }
-    ended = {**request, "ended_at": db_now(), "message": "Cancelled before it began"}
-    if not move(session, job, IS_READY, JobState.CANCELLED, **ended):
-        active = Job.state.in_([JobState.RUNNING, JobState.CANCELLING, JobState.WAITING])
-        move(session, job, active, JobState.CANCELLING, message="Cancelling…", **request)
-    session.refresh(job)
-    return job
 
 
 def retry(session: Session, job: Job, kind: JobKind[Any, Any]) -> Job:
@@ -165,7 +173,11 @@ def record_event(session: Session, job: Job, note: str | None = None) -> None:
 
 
 def move(
-    session: Session, job: Job, condition: ColumnElement[bool], to: JobState, **values: Any
+    session: Session,
+    job: Job,
+    condition: ColumnElement[bool],
+    to: JobState | ColumnElement[str],
+    **values: Any,
 ) -> bool:
     """Change the state where the condition holds; tell whether it did."""
     statement = (

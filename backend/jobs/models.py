@@ -27,6 +27,10 @@ from backend.storage.models import StoredFile
 IS_READY: ColumnClause[bool] = literal_column("state IN ('queued', 'retrying')")
 IS_LEASED: ColumnClause[bool] = literal_column("state IN ('running', 'cancelling')")
 IS_ACTIVE: ColumnClause[bool] = literal_column("state NOT IN ('succeeded', 'failed', 'cancelled')")
+# A batch whose children are not all done, also one that is asked to stop.
+IS_PARKED: ColumnClause[bool] = literal_column(
+    "state IN ('waiting', 'cancelling') AND lease_expires_at IS NULL"
+)
 
 # SQLite counts rows only in a column declared INTEGER.
 RowNumber = BigInteger().with_variant(Integer, "sqlite")
@@ -49,6 +53,7 @@ class Job(Base):
         Index(
             "ix_jobs_leases", "lease_expires_at", postgresql_where=IS_LEASED, sqlite_where=IS_LEASED
         ),
+        Index("ix_jobs_parked", "id", postgresql_where=IS_PARKED, sqlite_where=IS_PARKED),
         Index("ix_jobs_children", "parent_id", "state"),
         Index("ix_jobs_items", "parent_id", "item"),
         Index("ix_jobs_owner", "owner_id", "parent_id", "id"),

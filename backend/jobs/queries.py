@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session, selectinload
 
 from backend.clock import utc_now
 from backend.db import db_now
-from backend.errors import InvalidInput, NotFound
-from backend.http.pagination import Page, decode_cursor, page_of
+from backend.errors import NotFound
+from backend.http.pagination import Page, decode_cursor, not_a_cursor, page_of
 from backend.jobs.models import (
     IS_ACTIVE,
     IS_READY,
@@ -238,6 +238,4 @@ def _id_of(cursor: str) -> UUID:
     try:
         return UUID(hex=value)
     except ValueError:
-        raise InvalidInput(
-            f"cursor: {cursor[:40]!r} is not a cursor that this list gave out."
-        ) from None
+        raise not_a_cursor(cursor) from None

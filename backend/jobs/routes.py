@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from flask import Response, jsonify, request
+from flask import Response, jsonify
 
 from backend.accounts.guards import current_user, signed_in, token_expires_at
 from backend.db import db, transaction
@@ -51,12 +51,17 @@ def accepted(session: Any, job: Job, **more: Any) -> Response:
         **more,
         "links": links,
     }
-    headers = {"Location": links["self"], "Retry-After": str(POLL_SECONDS)}
+    headers = poll(links)
     remember(session, body, 202, headers)
     response = jsonify(body)
     response.status_code = 202
     response.headers.update(headers)
     return response
+
+
+def poll(links: dict[str, str]) -> dict[str, str]:
+    """The headers of a 202: where to look, and when."""
+    return {"Location": links["self"], "Retry-After": str(POLL_SECONDS)}
 
 
 def wanted(query: dict[str, Any]) -> queries.Filter:
@@ -92,11 +97,11 @@ def index(query: dict[str, Any]) -> dict[str, Any]:
 @blueprint.alt_response(304, description="Not changed since the ETag in If-None-Match")
 def show(query: dict[str, Any], job_id: UUID) -> Any:
     """See one job; with `wait`, hold the answer until it changes."""
-    job, seen = mine(job_id), request.headers.get("If-None-Match")
+    job = mine(job_id)
     if query["wait"]:
-        job = streams.wait_for_change(current_user().id, job, query["wait"], seen)
+        job = streams.wait_for_change(current_user().id, job, query["wait"])
     etag = {"ETag": streams.etag_of(job)}
-    if seen is not None and etag["ETag"] in seen:
+    if streams.is_seen(job):
         return Response(status=304, headers=etag)
     return detail(job), 200, etag
 
@@ -127,11 +132,12 @@ def cancel(body: dict[str, Any], job_id: UUID) -> dict[str, Any]:
 @signed_in
 @idempotent
 @blueprint.response(202, JobEnvelope)
-def retry(job_id: UUID) -> dict[str, Any]:
+def retry(job_id: UUID) -> Any:
     """Try a failed or cancelled job again; of a batch only what failed."""
     with transaction() as session:
         actions.retry(session, queries.owned(session, current_user().id, job_id))
-    return detail(mine(job_id))
+    job = mine(job_id)
+    return detail(job), 202, poll(links_of(job))
 
 
 @blueprint.route("/api/jobs/<uuid:job_id>", methods=["DELETE"])

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
@@ -26,7 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from backend.config import Settings
 from backend.db import db, transaction
-from backend.jobs import attempts, batches, body, metrics
+from backend.jobs import attempts, batches, body, metrics, workspace
 from backend.jobs.attempts import Claim, Lease, Line
 from backend.jobs.kinds import JobKind, Kinds
 from backend.jobs.models import Attempt, Job
@@ -37,6 +38,7 @@ log = structlog.get_logger(__name__)
 WRITE_PAUSE = 0.25  # seconds: at most four durable writes of progress a second
 LOOK_PAUSE = 1.0  # seconds between looks for a cancel
 MOST_LINES = 2000  # of an attempt's log are kept
+PIPE_BYTES = 65536  # as much as a pipe holds (pipe(7))
 
 Why = Literal["cancelled", "time_limit", "deploy", "lease_lost"]
 
@@ -154,18 +156,30 @@ class Watch:
         """Fork the attempt, watch it, bury it, and record what it could not record itself."""
         self._fork()
         status = None
-        while status is None:
-            status = self._wait(WRITE_PAUSE)
-            self._tend()
+        try:
+            while status is None:
+                status = self._wait(WRITE_PAUSE)
+                self._tend()
+        finally:
+            if status is None:  # the watch itself failed: nothing runs unwatched
+                _kill_tree(self.pid)
+                _, status = os.waitpid(self.pid, 0)
+            self._bury()
+            self._settle(status)
+
+    def _bury(self) -> None:
+        """Leave nothing of an attempt that is dead: no process, no file, no descriptor."""
+        self.told.attempt_pid = 0
         _kill_group(self.pid)  # what it started and left behind
+        self._read_lines()
         self._store_lines()
         os.close(self.lines_from)
         self.page.close()
-        body.discard_workspace(self.settings, self.held)
-        self._settle(status)
+        workspace.discard(self.settings, self.held)
 
     def _fork(self) -> None:
         self.lines_from, lines_to = os.pipe()
+        os.set_blocking(self.lines_from, False)
         # Neither SQLite's locks nor PostgreSQL's protocol outlive a fork: go with none open.
         db.session.remove()
         db.engine.dispose()
@@ -192,13 +206,20 @@ class Watch:
     def _wait(self, seconds: float) -> int | None:
         """Wait for a log line, the end, or the time to pass; the status once it has ended."""
         ready, _, _ = select.select([self.lines_from], [], [], seconds)
-        if ready:
-            chunk = os.read(self.lines_from, 65536)
-            self.pending += chunk
-            if not chunk:  # its end of the pipe is closed: it is ending, or has closed it
-                time.sleep(0.002)
+        if ready and not self._read_lines():
+            time.sleep(0.002)  # its end of the pipe is closed: it is ending, or has closed it
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         return status if pid else None
+
+    def _read_lines(self) -> bool:
+        """Take what lies in the pipe; False at its end."""
+        try:
+            chunk = os.read(self.lines_from, PIPE_BYTES)
+        except BlockingIOError:
+            return True
+        if self.lines_kept < MOST_LINES:
+            self.pending += chunk
+        return bool(chunk)
 
     def _tend(self) -> None:
         """Do what is due. A ledger that cannot be reached stops none of it but the writing."""
@@ -208,7 +229,7 @@ class Watch:
                 self._write_progress(now)
             if now - self.renewed >= self.settings.heartbeat_seconds:
                 self._heed(self._in_ledger(attempts.renew, self.settings.lease_seconds))
-                self.renewed = time.monotonic()
+                self.renewed = now
             elif now - self.looked >= LOOK_PAUSE:
                 self._heed(attempts.wishes(db.session(), self.held))
                 db.session.commit()
@@ -272,8 +293,8 @@ class Watch:
 
     def _store_lines(self) -> None:
         *whole, self.pending = self.pending.split(b"\n")
-        lines = [_line(raw) for raw in whole[: max(0, MOST_LINES - self.lines_kept)]]
-        self.lines_kept += len(whole)
+        lines = [line for raw in whole[: MOST_LINES - self.lines_kept] if (line := _line(raw))]
+        self.lines_kept += len(lines)
         if lines:
             with suppress(SQLAlchemyError):
                 self._in_ledger(attempts.log_lines, lines)
@@ -297,9 +318,13 @@ class Watch:
                 attempts.lose(session, self.held, _cause(code))
 
 
-def _line(raw: bytes) -> Line:
-    at, level, message = json.loads(raw)
-    return Line(at=datetime.fromisoformat(at), level=level, message=message)
+def _line(raw: bytes) -> Line | None:
+    """A line as the attempt wrote it; None for one whose writing was interrupted."""
+    try:
+        at, level, message = json.loads(raw)
+        return Line(at=datetime.fromisoformat(at), level=level, message=message)
+    except ValueError:
+        return None
 
 
 def _cause(code: int) -> str:
@@ -326,9 +351,26 @@ def die_with_parent() -> None:
 
 
 def _kill_tree(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+    """Kill an attempt and all that it started, sessions of their own included."""
+    for each in [*_descendants(pid), pid]:
+        with suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)
     _kill_group(pid)
+
+
+def _descendants(pid: int) -> set[int]:
+    """A process's children and theirs, as /proc has them; none where there is no /proc."""
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            # "7 (a name) S 1 …": the fourth field is the parent (proc(5)).
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    found: set[int] = set()
+    newest = {pid}
+    while newest:
+        newest = {child for child, parent in parents.items() if parent in newest} - found
+        found |= newest
+    return found
 
 
 def _kill_group(group: int) -> None:

@@ -14,8 +14,9 @@ from backend.jobs.attempts import Progress
 
 SIZE = 4096
 HEADER = struct.Struct("<BxxxIII")  # stop wanted, sequence, length, CRC-32 of the payload
-LONGEST = SIZE - HEADER.size
+LONGEST_STAGE = 60
 LONGEST_MESSAGE = 300
+LOOKS = 10
 
 
 class SharedPage:
@@ -36,16 +37,16 @@ class SharedPage:
 
     def post(self, progress: Progress) -> None:
         """Replace the progress shown."""
-        payload = json.dumps(
-            [
-                progress.percent,
-                progress.stage[:60],
-                progress.message[:LONGEST_MESSAGE],
-                progress.items_done,
-                progress.items_total,
-            ]
-        ).encode()[:LONGEST]
-        self._sequence += 1
+        shown = [
+            progress.percent,
+            progress.stage[:LONGEST_STAGE],
+            progress.message[:LONGEST_MESSAGE],
+            progress.items_done,
+            progress.items_total,
+        ]
+        # At most six bytes a character, so this fits; half a surrogate pair becomes a "?".
+        payload = json.dumps(shown, ensure_ascii=False).encode(errors="replace")
+        self._sequence = (self._sequence + 1) % 2**32
         head = HEADER.pack(0, self._sequence, len(payload), zlib.crc32(payload))
         self._page[HEADER.size : HEADER.size + len(payload)] = payload
         self._page[4 : HEADER.size] = head[4:]
@@ -53,17 +54,24 @@ class SharedPage:
     def read(self) -> Progress | None:
         """Return the progress if it is new since the last call.
 
-        A page caught in the middle of a write fails its checksum and is read at the next look.
+        A page caught in the middle of a write fails its checksum and is looked at again.
         """
-        _, sequence, length, checksum = HEADER.unpack(self._page[: HEADER.size])
-        payload = self._page[HEADER.size : HEADER.size + length]
-        if sequence == self._sequence or zlib.crc32(payload) != checksum:
-            return None
-        self._sequence = sequence
-        percent, stage, message, done, total = json.loads(payload)
-        return Progress(
-            percent=percent, stage=stage, message=message, items_done=done, items_total=total
-        )
+        for _ in range(LOOKS):
+            _, sequence, length, checksum = HEADER.unpack(self._page[: HEADER.size])
+            payload = self._page[HEADER.size : HEADER.size + length]
+            if sequence == self._sequence:
+                return None
+            if zlib.crc32(payload) == checksum:
+                self._sequence = sequence
+                percent, stage, message, done, total = json.loads(payload)
+                return Progress(
+                    percent=percent,
+                    stage=stage,
+                    message=message,
+                    items_done=done,
+                    items_total=total,
+                )
+        return None
 
     def close(self) -> None:
         """Give the page back."""

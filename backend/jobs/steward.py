@@ -13,8 +13,8 @@ from sqlalchemy.orm import aliased
 
 from backend.db import db, db_now, transaction
 from backend.jobs import attempts, batches, metrics, schedules
-from backend.jobs.models import IS_LEASED, IS_READY, Job
-from backend.jobs.states import ENDED, JobState
+from backend.jobs.models import IS_LEASED, IS_PARKED, IS_READY, Job, QueuePause
+from backend.jobs.states import ENDED
 from backend.jobs.workers import claim_of
 
 log = structlog.get_logger(__name__)
@@ -67,11 +67,7 @@ def release_parents() -> int:
     child = aliased(Job)
     parked = (
         select(Job.id)
-        .where(
-            Job.state.in_([JobState.WAITING, JobState.CANCELLING]),
-            Job.lease_expires_at.is_(None),
-            ~exists().where(child.parent_id == Job.id, child.state.not_in(ENDED)),
-        )
+        .where(IS_PARKED, ~exists().where(child.parent_id == Job.id, child.state.not_in(ENDED)))
         .limit(AT_ONCE)
     )
     parents = list(db.session.scalars(parked))
@@ -87,12 +83,13 @@ def redispatch() -> int:
     """Ring where a queue has more jobs that are ready than messages to wake workers for them.
 
     So a broker that was down, or lost its memory, or a retry that came due, is made good; and
-    a backlog whose messages are all there is left alone.
+    a backlog whose messages are all there, or a queue that is paused, is left alone.
     """
+    paused = exists().where(QueuePause.queue == Job.queue)
     ready = dict(
         db.session.execute(
             select(Job.queue, func.count())
-            .where(IS_READY, Job.run_at <= db_now())
+            .where(IS_READY, Job.run_at <= db_now(), ~paused)
             .group_by(Job.queue)
         )
         .tuples()

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from flask import Response, current_app, request, stream_with_context
+from werkzeug.http import quote_etag
 
 from backend.clock import utc_now
 from backend.db import db
@@ -30,12 +31,12 @@ def hub() -> Hub:
     return found
 
 
-def wait_for_change(owner_id: int, job: Job, seconds: float, seen: str | None) -> Job:
+def wait_for_change(owner_id: int, job: Job, seconds: float) -> Job:
     """Hold on until the job is not as the caller has seen it, or the time is over.
 
-    `seen` is the caller's If-None-Match; without one, the job as it is now counts as seen.
+    The caller's If-None-Match says what was seen; without one, the job as it is now.
     """
-    if seen is not None and etag_of(job) not in seen:
+    if request.if_none_match and not is_seen(job):
         return job
     version, until = job.version, time.monotonic() + seconds
     with hub().watch(owner_id, job.id) as watcher:
@@ -52,7 +53,16 @@ def wait_for_change(owner_id: int, job: Job, seconds: float, seen: str | None) -
 
 def etag_of(job: Job) -> str:
     """The weak ETag of a job: its version counts every change."""
-    return f'W/"{job.id.hex}-{job.version}"'
+    return quote_etag(_tag(job), weak=True)
+
+
+def is_seen(job: Job) -> bool:
+    """Whether the caller's If-None-Match has the job as it is (RFC 9110, section 13.1.2)."""
+    return request.if_none_match.contains_weak(_tag(job))
+
+
+def _tag(job: Job) -> str:
+    return f"{job.id.hex}-{job.version}"
 
 
 def last_event_id() -> int | None:
@@ -112,8 +122,10 @@ def _stream(
         spoke = time.monotonic()
         yield f"retry: 2000\nid: {cursor}\n\n"
         while True:
+            # The jobs before the events: the events of an end that was seen are there by then.
+            seen = [*look(shown)]
             happened = queries.events_after(db.session(), owner_id, cursor, job_id)
-            said = [*(_event(row) for row in happened), *look(shown)]
+            said = [*(_event(row) for row in happened), *seen]
             cursor = happened[-1].id if happened else cursor
             # Nothing is held while waiting: neither a connection nor a snapshot.
             db.session.commit()

@@ -1,5 +1,6 @@
 """Workers as they report themselves, and slots whose process has died."""
 
+import os
 from collections.abc import Callable, Collection
 
 from sqlalchemy import delete, select
@@ -32,12 +33,13 @@ def bury_slots(name: str, alive: Callable[[], Collection[int]]) -> int:
     """Give up the attempts whose slot's process is gone; return how many.
 
     A slot is `<worker>/<pid>`. Only the worker itself may judge its own processes. `alive` is
-    asked after the ledger: a slot that was forked in between is not taken for a dead one.
+    asked after the ledger: a slot that was forked in between is not taken for a dead one; nor is
+    one of another worker that was started under the same name by mistake.
     """
     mine = select(Job).where(IS_LEASED, Job.worker.startswith(f"{name}/", autoescape=True))
     running = db.session.scalars(mine).all()
     pids = set(alive())
-    lost = [job for job in running if _slot_pid(job) not in pids]
+    lost = [job for job in running if not (_slot_pid(job) in pids or _is_running(_slot_pid(job)))]
     db.session.commit()
     for job in lost:
         with transaction() as session:
@@ -47,6 +49,14 @@ def bury_slots(name: str, alive: Callable[[], Collection[int]]) -> int:
 
 def _slot_pid(job: Job) -> int:
     return int((job.worker or "").rpartition("/")[2])
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return True
 
 
 def claim_of(job: Job) -> Claim:

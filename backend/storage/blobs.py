@@ -1,152 +1,256 @@
-"""The blob store: contents by key, in a folder (file://) or a bucket (s3://), through obstore."""
+"""Blobs: file contents by key, in a folder (file://) or a bucket (s3://), through obstore.
+
+Nothing here holds a whole blob in memory. A store belongs to the process that opened it:
+obstore's threads do not survive a fork, so the store is opened at its first use in a process.
+"""
 
 import os
+import secrets
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, cast
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import obstore
 from flask import current_app
-from obstore.exceptions import BaseError, NotFoundError
+from obstore.exceptions import BaseError
 from obstore.store import LocalStore, S3Store
 
-from backend.config import Settings
+from backend.config import MIB, Settings, SettingsError
 from backend.errors import Gone, Unavailable
+from backend.storage.private import FILE_MODE, persist_folder, private_file, private_folder
 
-CHUNK = 1024 * 1024
+if TYPE_CHECKING:
+    from obstore.store import S3Config
+
+CHUNK_BYTES = 4 * MIB
+PART_BYTES = 5 * MIB  # the least that S3 takes as a part of a multipart upload
+PARTS_AT_ONCE = 4
+KEYS_AT_ONCE = 1000  # the most that S3 lists or deletes in one request
 
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A stored blob as a listing shows it."""
+    """What a store knows of a blob without reading it."""
 
     key: str
     size_bytes: int
-    modified_at: datetime
+    modified: datetime
 
 
-class BlobStore:
-    """Contents by key. Whatever cannot be reached raises Unavailable, what is missing Gone."""
+class Blobs:
+    """A store of blobs. Each call raises Unavailable when the store cannot be reached."""
 
-    def __init__(self, url: str, *, endpoint_url: str = "", region: str = "us-east-1") -> None:
-        parts = urlsplit(url)
-        self._root: Path | None = None
-        if parts.scheme == "file":
-            self._root = Path(unquote(parts.path))
-            _make_private(self._root)
-            self._store: Any = LocalStore(self._root, automatic_cleanup=True)
-        else:
-            options: dict[str, Any] = {"endpoint": endpoint_url} if endpoint_url else {}
-            if endpoint_url.startswith("http://"):
-                options["client_options"] = {"allow_http": True}
-            self._store = S3Store.from_url(url, region=region, **options)
+    def __init__(self, objects: LocalStore | S3Store) -> None:
+        self._objects = objects
 
-    def put(self, source: Path, key: str) -> None:
-        """Store a local file's content under the key; the file stays where it is."""
-        with _translated(key):
-            if self._root is None:
-                obstore.put(self._store, key, source)
-            else:
-                self._place(source, self._root / key)
+    def put(self, key: str, source: Path) -> None:
+        """Store the file's content under the key, whole or not at all.
 
-    def _place(self, source: Path, target: Path) -> None:
-        """Give the file a second name in the store, which costs no copy, or copy it."""
-        _make_private(target.parent)
-        fresh = target.with_name(f".{target.name}.{os.getpid()}.{os.urandom(4).hex()}")
-        try:
+        The source is not to be written to any more: it may share its disk blocks with the blob.
+        """
+        with _reaching():
+            obstore.put(
+                self._objects, key, source, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE
+            )
+
+    def find(self, key: str) -> Blob | None:
+        """Return what is known of the blob, or nothing when there is none."""
+        with _reaching():
             try:
-                os.link(source, fresh)
-            except OSError:  # another file system, or one without links
-                shutil.copyfile(source, fresh)
-            fresh.chmod(0o600)
-            with fresh.open("rb") as file:
-                os.fsync(file.fileno())
-            fresh.replace(target)
-        finally:
-            fresh.unlink(missing_ok=True)
-
-    def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-        """Return the content from `start` up to `end` (exclusive) in chunks of about 1 MiB."""
-        options: Any = {}
-        if end is not None:
-            options["range"] = (start, end)
-        elif start:
-            options["range"] = {"offset": start}
-        with _translated(key):
-            found = obstore.get(self._store, key, options=options)
-        return self._chunks(found, key)
-
-    def _chunks(self, found: Any, key: str) -> Iterator[bytes]:
-        with _translated(key):
-            for chunk in found.stream(min_chunk_size=CHUNK):
-                yield bytes(chunk)
-
-    def fetch(self, key: str, target: Path) -> None:
-        """Write the content to a local file, mode 0600."""
-        made = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(made, "wb") as file:
-            for chunk in self.read(key):
-                file.write(chunk)
+                meta = obstore.head(self._objects, key)
+            except FileNotFoundError:
+                return None
+        return Blob(key, meta["size"], meta["last_modified"])
 
     def exists(self, key: str) -> bool:
-        """Whether there is content under the key."""
+        """Say whether there is a blob under the key."""
+        return self.find(key) is not None
+
+    def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """Return the blob's bytes from start up to, but not including, end, in chunks.
+
+        A missing blob raises Gone here, at the call, not at the first chunk.
+        """
+        blob = self.find(key)
+        if blob is None:
+            raise _gone()
+        stop = blob.size_bytes if end is None else min(end, blob.size_bytes)
+        return self._chunks(key, start, stop)
+
+    def _chunks(self, key: str, start: int, stop: int) -> Iterator[bytes]:
+        # A request per chunk: one long answer would meet its time limit at a slow reader, and
+        # would hold its connection for as long.
+        for offset in range(start, stop, CHUNK_BYTES):
+            with _reaching():
+                try:
+                    chunk = obstore.get_range(
+                        self._objects, key, start=offset, end=min(offset + CHUNK_BYTES, stop)
+                    )
+                except FileNotFoundError:
+                    raise _gone() from None
+            yield chunk.to_bytes()
+
+    def fetch(self, key: str, target: Path) -> None:
+        """Write the blob to a file of mode 0600; on an error no half of it is left."""
+        chunks = self.read(key)
+        target.unlink(missing_ok=True)
         try:
-            with _translated(key):
-                obstore.head(self._store, key)
-        except Gone:
-            return False
-        return True
+            with private_file(target) as file:
+                for chunk in chunks:
+                    file.write(chunk)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
 
-    def delete(self, keys: Sequence[str]) -> None:
-        """Remove the contents; what is not there is no error."""
-        for key in keys:
-            try:
-                with _translated(key):
-                    obstore.delete(self._store, key)
-            except Gone:
-                continue
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete the blobs; one that is not there is no error."""
+        remaining = iter(keys)
+        while batch := list(islice(remaining, KEYS_AT_ONCE)):
+            with _reaching():
+                obstore.delete(self._objects, batch)
 
-    def list(self, prefix: str = "") -> Iterator[Blob]:
-        """Go through all blobs."""
-        with _translated(prefix):
-            for page in obstore.list(self._store, prefix or None):
+    def list(self) -> Iterator[Blob]:
+        """Yield every blob, in no order."""
+        with _reaching():
+            for page in obstore.list(self._objects, chunk_size=KEYS_AT_ONCE):
                 for meta in page:
                     yield Blob(meta["path"], meta["size"], meta["last_modified"])
 
+    def total_bytes(self) -> int:
+        """Return the size of all blobs together."""
+        return sum(blob.size_bytes for blob in self.list())
 
-def store() -> BlobStore:
-    """This process's blob store. Made where it is first used: its threads survive no fork."""
-    cached: tuple[int, BlobStore] | None = current_app.extensions.get("sluice.blobs")
-    if cached is None or cached[0] != os.getpid():
-        settings: Settings = current_app.config["SLUICE"]
-        opened = BlobStore(
-            settings.blobs_url,
-            endpoint_url=settings.storage_endpoint_url,
-            region=settings.storage_region,
-        )
-        cached = current_app.extensions["sluice.blobs"] = (os.getpid(), opened)
-    return cached[1]
+
+class FolderBlobs(Blobs):
+    """Blobs in a folder of this machine: files of mode 0600 in folders of mode 0700.
+
+    obstore would create them as the umask says, copy what is on the same disk already, and
+    not wait for the disk. So files are put here by hand; reading and listing are obstore's.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = private_folder(root)
+        super().__init__(LocalStore(prefix=root))
+
+    def put(self, key: str, source: Path) -> None:
+        """Store the file's content; it is on disk when this returns."""
+        target = self._root / key
+        # A crash leaves this name behind. It is listed, and so found as an orphan.
+        staged = target.with_name(f"{target.name}.{secrets.token_hex(8)}")
+        with _reaching():
+            private_folder(target.parent)
+            try:
+                _link_or_copy(source, staged)
+                _settle(staged)
+                staged.replace(target)
+                persist_folder(target.parent)
+            finally:
+                # Renaming a file over another link to itself does nothing and leaves both names.
+                staged.unlink(missing_ok=True)
+
+    def list(self) -> Iterator[Blob]:
+        """Yield every blob; a root that has vanished is not an empty store."""
+        if not self._root.is_dir():
+            raise _unavailable()
+        yield from super().list()
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete the blobs. Emptied folders stay: removing one would race with a put into it."""
+        with _reaching():
+            for key in keys:
+                (self._root / key).unlink(missing_ok=True)
+
+
+def open_store(settings: Settings) -> Blobs:
+    """Open the store that the settings name. Credentials of S3 are the usual AWS variables."""
+    url = urlsplit(settings.blobs_url)
+    if url.scheme == "file":
+        return FolderBlobs(Path(url2pathname(url.path)))
+    if url.scheme == "s3" and url.netloc:
+        return Blobs(_open_bucket(url.netloc, url.path.strip("/"), settings))
+    raise SettingsError(
+        f"STORAGE_URL is {settings.blobs_url!r}: it must be file:///a/folder or s3://bucket/prefix"
+    )
+
+
+def current_settings() -> Settings:
+    """Return the application's settings: the one place of this domain that knows where they are."""
+    return cast(Settings, current_app.config["SLUICE"])
+
+
+def store() -> Blobs:
+    """Return this process's store of the current application."""
+    return _opened(os.getpid(), current_settings())
+
+
+_opened_by: set[int] = set()
+
+
+@lru_cache(maxsize=8)
+def _opened(process: int, settings: Settings) -> Blobs:
+    # Without this the first read in the child would wait for ever.
+    if _opened_by - {process}:
+        raise RuntimeError("the blob store was used before this process forked; use it only after")
+    _opened_by.add(process)
+    return open_store(settings)
+
+
+def _open_bucket(bucket: str, prefix: str, settings: Settings) -> S3Store:
+    endpoint = settings.storage_endpoint_url
+    config: S3Config = {"region": settings.storage_region}
+    if endpoint:
+        config["endpoint"] = endpoint
+    return S3Store(
+        bucket,
+        prefix=prefix or None,
+        config=config,
+        client_options={
+            "allow_http": endpoint.startswith("http://"),
+            "connect_timeout": "3s",
+            "timeout": "30s",
+        },
+        # A request thread waits for this; a job has retries of its own.
+        retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=30)},
+    )
 
 
 @contextmanager
-def _translated(key: str) -> Iterator[None]:
+def _reaching() -> Iterator[None]:
     try:
         yield
-    except (NotFoundError, FileNotFoundError):
-        raise Gone("This file has expired.", code="file_gone") from None
     except (BaseError, OSError) as error:
-        # The store's own words may hold paths and addresses: they go to the log, not out.
-        raise Unavailable("The file store cannot be reached just now.", code="storage") from error
+        raise _unavailable() from error
 
 
-def _make_private(folder: Path) -> None:
-    """Make a folder and its parents, each of those made here for this user alone."""
-    if not folder.exists():
-        _make_private(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        folder.chmod(0o700)
+def _unavailable() -> Unavailable:
+    return Unavailable("The file store cannot be reached just now. Try again in a moment.")
+
+
+def _gone() -> Gone:
+    return Gone("The content of this file is no longer kept.")
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    with suppress(OSError):
+        target.hardlink_to(source)
+        return
+    # Another filesystem, or one without links.
+    with source.open("rb") as content, private_file(target) as file:
+        shutil.copyfileobj(content, file, CHUNK_BYTES)
+
+
+def _settle(staged: Path) -> None:
+    """Give the file its mode and time, and wait until its content is on disk."""
+    staged.chmod(FILE_MODE)
+    # The age of a blob counts from when it was put, as in a bucket.
+    os.utime(staged)
+    with staged.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,199 +1,193 @@
-"""Keeping files: content goes to the blob store, then a row says whose it is.
+"""Store files, read them, and say for how long they are kept.
 
-The order makes a crash harmless: content without a row is swept after an hour, and there is
-never a row without its content. Rows and contents of one owner change under the owner's lock,
-so that content which expires and comes again at the same moment is not lost.
+Storing and removing take turns, owner by owner, and the lock lasts until the end of the
+transaction: so the sum of an owner's files is exact, the same content from two requests is one
+row, and no clean-up comes between a blob's being seen and its row's being committed. Call these
+inside `transaction()`: on SQLite its write lock is the owner's lock.
 """
 
-import hashlib
+import re
+import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
-from flask import current_app
-from sqlalchemy import delete, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from backend.clock import utc_now
-from backend.config import Settings
-from backend.db import db, db_now, transaction
-from backend.errors import NotFound, TooLarge
-from backend.storage.blobs import store
+from backend.errors import Gone, NotFound, TooLarge
+from backend.storage.blobs import CHUNK_BYTES, current_settings, store
 from backend.storage.models import StoredFile, blob_key
-from backend.storage.spool import Spool
+from backend.storage.spool import Spool, check_size
 
-ORPHAN_AGE = timedelta(hours=1)
-AT_ONCE = 500
+UPLOADS = "uploads"
+UNKNOWN_MEDIA_TYPE = "application/octet-stream"
+MAX_ID = 2**31 - 1
 
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """A local file whose content is in the blob store already, to be recorded."""
-
-    path: Path
-    sha256: str
-    size_bytes: int
-    media_type: str
+# RFC 6838, section 4.2. Anything else is not repeated in a header when the file is downloaded.
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9][\w!#$&^.+-]{0,126}/[A-Za-z0-9][\w!#$&^.+-]{0,126}", re.ASCII)
+_OWNER_LOCK = 0x51_F1_1E  # the class of PostgreSQL's advisory locks on an owner's files
 
 
-@dataclass(frozen=True, slots=True)
-class Freed:
-    """What a clean-up removed."""
-
-    files: int = 0
-    bytes: int = 0
-
-    def __add__(self, other: "Freed") -> "Freed":
-        return Freed(self.files + other.files, self.bytes + other.bytes)
+def open_spool() -> Spool:
+    """Return an empty spool that takes a file of the largest size allowed."""
+    settings = current_settings()
+    return Spool(settings.workspaces / UPLOADS, settings.max_file_bytes)
 
 
-def new_spool() -> Spool:
-    """A place for an upload, limited to the largest file that is accepted."""
-    settings: Settings = current_app.config["SLUICE"]
-    return Spool(settings.workspaces / "uploads", settings.max_file_bytes)
+def spool_path(path: Path) -> Spool:
+    """Copy a local file into a spool. The file may change afterwards; what is stored does not."""
+    check_size(path.stat().st_size, current_settings().max_file_bytes)
+    spool = open_spool()
+    try:
+        with path.open("rb") as content:
+            shutil.copyfileobj(content, spool, CHUNK_BYTES)
+    except BaseException:
+        spool.close()
+        raise
+    return spool
 
 
-def put(owner_id: int, spool: Spool, media_type: str) -> Content:
-    """Put what was received into the blob store; `record` makes it the owner's."""
-    spool.flush()
-    content = Content(spool.path, spool.sha256, spool.size_bytes, media_type)
-    store().put(content.path, blob_key(owner_id, content.sha256))
-    return content
+def place(session: Session, owner_id: int, spool: Spool) -> None:
+    """Check the limits and bring the content into the blob store ahead of its row.
 
-
-def put_file(owner_id: int, path: Path, media_type: str) -> Content:
-    """Put a local file's content into the blob store; `record` makes it the owner's."""
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    content = Content(path, sha256, path.stat().st_size, media_type)
-    store().put(path, blob_key(owner_id, sha256))
-    return content
-
-
-def record(
-    session: Session, owner_id: int, content: Content, *, expires_at: datetime | None
-) -> StoredFile:
-    """Make content the owner's; the same content twice is one row with the later expiry.
-
-    Raises TooLarge if the owner's total would pass the limit. The local file must still be
-    there: if the content expired since it was put, it is put again.
+    Worth calling before the transaction, so that a long transfer does not hold its locks.
+    `store_spooled` does whatever of this is still to do. If it is never called, the blob is an
+    orphan, and is swept.
     """
-    _lock_owner(session, owner_id)
-    found = session.scalars(
-        select(StoredFile).filter_by(owner_id=owner_id, sha256=content.sha256)
-    ).one_or_none()
-    if found is None:
-        refuse_over_total(session, owner_id, content.size_bytes)
-        found = StoredFile(
+    spool.seal()
+    check_size(spool.size_bytes, current_settings().max_file_bytes)
+    if _find(session, owner_id, spool.sha256) is None:
+        _check_total(session, owner_id, spool.size_bytes)
+    key = blob_key(owner_id, spool.sha256)
+    blob = store().find(key)
+    if blob is None or blob.size_bytes != spool.size_bytes:
+        store().put(key, spool.path)
+
+
+def store_spooled(
+    session: Session,
+    owner_id: int,
+    spool: Spool,
+    media_type: str,
+    *,
+    expires_at: datetime | None,
+) -> StoredFile:
+    """Store what was spooled, and return its row; without `expires_at` it is kept.
+
+    A content that the owner has already keeps its row and media type, and the later expiry.
+    TooLarge says the limit, what is used, and what was asked. The spool is not closed.
+    """
+    lock_owner(session, owner_id)
+    # The blob first: a crash may leave a blob without a row, never a row without a blob.
+    place(session, owner_id, spool)
+    file = _find(session, owner_id, spool.sha256)
+    if file is None:
+        file = StoredFile(
             owner_id=owner_id,
-            sha256=content.sha256,
-            size_bytes=content.size_bytes,
-            media_type=content.media_type,
-            created_at=utc_now(),
+            sha256=spool.sha256,
+            size_bytes=spool.size_bytes,
+            media_type=media_type if _MEDIA_TYPE.fullmatch(media_type) else UNKNOWN_MEDIA_TYPE,
             expires_at=expires_at,
         )
-        session.add(found)
-        session.flush()
+        session.add(file)
     else:
-        keep_until(found, expires_at)
-    if not store().exists(found.key):
-        store().put(content.path, found.key)
-    return found
+        file.expires_at = _later(file.expires_at, expires_at)
+    session.flush()
+    return file
 
 
-def keep_until(file: StoredFile, when: datetime | None) -> None:
-    """Keep a file at least until then; None keeps it until it is released."""
-    if file.expires_at is not None:
-        file.expires_at = None if when is None else max(file.expires_at, when)
-
-
-def usage(session: Session, owner_id: int) -> int:
-    """How many bytes an owner has stored."""
-    total = select(func.coalesce(func.sum(StoredFile.size_bytes), 0))
-    return int(session.scalar(total.where(StoredFile.owner_id == owner_id)) or 0)
-
-
-def refuse_over_total(session: Session, owner_id: int, more_bytes: int) -> None:
-    """Raise TooLarge if so much more would pass the owner's limit."""
-    settings: Settings = current_app.config["SLUICE"]
-    used = usage(session, owner_id)
-    if used + more_bytes > settings.max_owner_bytes:
-        raise TooLarge(
-            f"You have {used} of {settings.max_owner_bytes} bytes stored;"
-            f" {more_bytes} more do not fit. Delete files, or wait until some expire.",
-            code="storage_full",
-        )
-
-
-def owned(session: Session, owner_id: int, file_id: int) -> StoredFile:
-    """The owner's file; NotFound for an unknown id and for another's alike."""
-    query = select(StoredFile).filter_by(id=file_id, owner_id=owner_id)
-    found = session.scalars(query).one_or_none()
-    if found is None:
-        raise NotFound(f"There is no file {file_id}.")
-    return found
+def store_path(
+    session: Session,
+    owner_id: int,
+    path: Path,
+    media_type: str,
+    *,
+    expires_at: datetime | None,
+) -> StoredFile:
+    """Store a copy of a local file, as `store_spooled` does."""
+    with spool_path(path) as spool:
+        return store_spooled(session, owner_id, spool, media_type, expires_at=expires_at)
 
 
 def open_range(file: StoredFile, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-    """The content from `start` up to `end` (exclusive), in chunks; Gone if it has expired."""
+    """Return the bytes from start up to, but not including, end, in chunks of a few MiB.
+
+    Raises Gone, at the call, when the content is not there.
+    """
     return store().read(file.key, start, end)
 
 
 def fetch(file: StoredFile, target: Path) -> None:
-    """Write the content to a local file; Gone if it has expired."""
+    """Write the content to a local file of mode 0600, or raise Gone."""
     store().fetch(file.key, target)
 
 
-def expire() -> Freed:
-    """Remove files whose time has come, rows and contents together, five hundred at a time."""
-    freed = Freed()
-    while True:
-        with transaction() as session:
-            query = select(StoredFile).where(StoredFile.expires_at <= db_now()).limit(AT_ONCE)
-            due = session.scalars(query.with_for_update(skip_locked=True)).all()
-            for owner_id in sorted({file.owner_id for file in due}):
-                _lock_owner(session, owner_id)
-            session.execute(delete(StoredFile).where(StoredFile.id.in_([f.id for f in due])))
-            # Before the commit: a crash here leaves rows that have expired anyway.
-            store().delete([file.key for file in due])
-        freed += Freed(len(due), sum(file.size_bytes for file in due))
-        if len(due) < AT_ONCE:
-            return freed
+def owned(session: Session, owner_id: int, file_id: int) -> StoredFile:
+    """Return the owner's file, or raise NotFound, also when it is another's."""
+    file = None
+    if 0 < file_id <= MAX_ID:
+        file = session.scalar(select(StoredFile).filter_by(id=file_id, owner_id=owner_id))
+    if file is None:
+        raise NotFound(f"There is no file {file_id}.")
+    return file
 
 
-def sweep() -> Freed:
-    """Remove what crashes left behind: contents without a row, and uploads never finished."""
-    before = utc_now() - ORPHAN_AGE
-    freed = Freed()
-    for blob in store().list():
-        if blob.modified_at < before:
-            freed += _remove_orphan(blob.key, blob.size_bytes)
-    settings: Settings = current_app.config["SLUICE"]
-    for path in (settings.workspaces / "uploads").glob("*"):
-        info = path.stat()
-        if datetime.fromtimestamp(info.st_mtime, before.tzinfo) < before:
-            path.unlink(missing_ok=True)
-            freed += Freed(1, info.st_size)
-    return freed
+def usage(session: Session, owner_id: int) -> int:
+    """Return the bytes that the owner's files take."""
+    total = select(func.coalesce(func.sum(StoredFile.size_bytes), 0))
+    return int(session.scalar(total.where(StoredFile.owner_id == owner_id)) or 0)
 
 
-def _remove_orphan(key: str, size_bytes: int) -> Freed:
-    owner, _, sha256 = key.partition("/")[0], None, key.rpartition("/")[2]
-    if not owner.isdigit():
-        return Freed()
-    row = select(StoredFile.id).filter_by(owner_id=int(owner), sha256=sha256)
-    if db.session.execute(row).first():
-        return Freed()
-    with transaction() as session:
-        _lock_owner(session, int(owner))
-        if session.execute(row).first():
-            return Freed()
-        store().delete([key])
-    return Freed(1, size_bytes)
+def keep_until(session: Session, file: StoredFile, when: datetime | None) -> None:
+    """Keep the file at least until then, or for good; raise Gone when it has been removed."""
+    current = _current(session, file)
+    current.expires_at = _later(current.expires_at, when)
+    session.flush()
 
 
-def _lock_owner(session: Session, owner_id: int) -> None:
-    """One change at a time of an owner's files. SQLite's write lock is that already."""
+def release(session: Session, file: StoredFile, when: datetime) -> None:
+    """Let a file go that was kept for good: it may be removed then, once nothing holds it.
+
+    A time that was set before stands if it is later: whoever asked for it still counts on it.
+    """
+    current = _current(session, file)
+    current.expires_at = max(current.expires_at or when, when)
+    session.flush()
+
+
+def lock_owner(session: Session, owner_id: int) -> None:
+    """Wait for a turn to store or remove the owner's files; it lasts until the commit."""
     if session.get_bind().dialect.name == "postgresql":
-        session.execute(select(func.pg_advisory_xact_lock(0x51, owner_id)))
+        session.execute(select(func.pg_advisory_xact_lock(_OWNER_LOCK, owner_id)))
+
+
+def _find(session: Session, owner_id: int, sha256: str) -> StoredFile | None:
+    found = select(StoredFile).filter_by(owner_id=owner_id, sha256=sha256)
+    return session.scalar(found.execution_options(populate_existing=True))
+
+
+def _current(session: Session, file: StoredFile) -> StoredFile:
+    # Locked for the update, so that a clean-up that has chosen this row looks at it again.
+    row = session.scalar(
+        select(StoredFile)
+        .filter_by(id=file.id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    )
+    if row is None:
+        raise Gone("This file has expired.")
+    return row
+
+
+def _check_total(session: Session, owner_id: int, size_bytes: int) -> None:
+    limit, used = current_settings().max_owner_bytes, usage(session, owner_id)
+    if used + size_bytes > limit:
+        raise TooLarge(
+            f"Your files may have at most {limit} bytes together; {used} are used,"
+            f" and this file has {size_bytes}."
+        )
+
+
+def _later(one: datetime | None, other: datetime | None) -> datetime | None:
+    return None if one is None or other is None else max(one, other)

@@ -1,103 +1,173 @@
-"""Uploads under way: streamed to a temporary file, hashed and measured as they come in."""
+"""Uploads on their way in: streamed to a temporary file, counted and hashed as they arrive."""
 
-import base64
 import binascii
 import hashlib
+import io
 import os
-import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING
 
-from backend.errors import InvalidInput, TooLarge
+from backend.config import MIB
+from backend.errors import InvalidInput, TooLarge, Unavailable
+from backend.storage.private import private_folder
 
-CHUNK = 256 * 1024  # characters of base64 decoded at a time; a multiple of four
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+PREFIX = "upload-"
+BASE64_CHUNK = MIB  # characters at a time; a multiple of 4
+SHOWN_NAME_LENGTH = 100
 
 
-class Spool:
-    """A file being received. It is gone when closed, unless the blob store took its content."""
+class Spool(io.BufferedIOBase):
+    """A temporary file of mode 0600 that is first written, then read, and deleted on close.
+
+    Bytes over the limit raise TooLarge. The first seek or read seals the spool: what was hashed
+    is then what stands in the file, for good. It is closed when nothing refers to it any more;
+    after a crash `sweep_spools` removes the file.
+    """
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
-        folder.mkdir(parents=True, mode=0o700, exist_ok=True)
-        self.path = folder / secrets.token_hex(16)
-        made = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        self._file: BinaryIO = os.fdopen(made, "w+b")
-        self._hash = hashlib.sha256()
-        self._limit = limit_bytes
+        super().__init__()
+        with _room():
+            # mkstemp's files have mode 0600, whatever the umask.
+            self._descriptor, path = tempfile.mkstemp(prefix=PREFIX, dir=private_folder(folder))
+        self.path = Path(path)
+        self.limit_bytes = limit_bytes
         self.size_bytes = 0
+        self._hash = hashlib.sha256()
+        self._sealed = False
+        # The descriptor is closed by `close` alone, so that a spool that is collected as part of
+        # a cycle gives no warning of an unclosed file.
+        self._file = open(self._descriptor, "w+b", closefd=False)  # noqa: SIM115 - as said
 
     @property
     def sha256(self) -> str:
-        """The hash of all that was written, in hex."""
+        """The SHA-256 of what was written so far, in 64 hexadecimal digits."""
         return self._hash.hexdigest()
 
-    def write(self, chunk: bytes) -> int:
-        """Append; raise TooLarge once more than the limit came."""
-        self.size_bytes += len(chunk)
-        if self.size_bytes > self._limit:
-            self.close()
-            raise TooLarge(
-                f"A file has more than {self._limit} bytes, which is the most that is accepted.",
-                code="file_too_large",
-            )
-        self._hash.update(chunk)
-        return self._file.write(chunk)
-
-    def read(self, size: int = -1) -> bytes:
-        """Read on."""
-        return self._file.read(size)
-
-    def readinto(self, buffer: bytearray) -> int:
-        """Read on into a buffer."""
-        return self._file.readinto(buffer)  # type: ignore[attr-defined,no-any-return]
-
     def readable(self) -> bool:
-        """Whether it can be read: always."""
+        """Say yes."""
         return True
+
+    def writable(self) -> bool:
+        """Say whether the spool is still open to more."""
+        return not self._sealed
 
     def seekable(self) -> bool:
-        """Whether it can be read again: always."""
+        """Say yes."""
         return True
 
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a place."""
+    def write(self, chunk: "ReadableBuffer", /) -> int:
+        """Append the bytes; raise TooLarge, and append nothing, when that would be too many."""
+        if self._sealed:
+            raise io.UnsupportedOperation("this spool has been read from and takes no more bytes")
+        size = memoryview(chunk).nbytes
+        check_size(self.size_bytes + size, self.limit_bytes, at_least=True)
+        with _room():
+            self._file.write(chunk)
+        self._hash.update(chunk)
+        self.size_bytes += size
+        return size
+
+    def seal(self) -> None:
+        """Take no more bytes, and make those written readable through `path`."""
+        with _room():
+            self._file.flush()
+        self._sealed = True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return up to this many bytes, or all that are left."""
+        self.seal()
+        return self._file.read(-1 if size is None else size)
+
+    def read1(self, size: int = -1, /) -> bytes:
+        """Return up to this many bytes with one read of the file at most."""
+        self.seal()
+        return self._file.read1(size)
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """Return the bytes up to the end of the line."""
+        self.seal()
+        return self._file.readline(-1 if size is None else size)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go to a position."""
+        self.seal()
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        """The present place."""
+        """Return the position."""
         return self._file.tell()
 
-    def head(self, size: int) -> bytes:
-        """The first bytes."""
-        self._file.seek(0)
-        return self._file.read(size)
-
-    def flush(self) -> None:
-        """Hand what was written to the operating system."""
-        self._file.flush()
-
     def close(self) -> None:
-        """Remove the temporary file."""
-        self._file.close()
+        """Delete the file."""
+        if self.closed:
+            return
+        with suppress(OSError):  # what could not be written is thrown away with the rest
+            self._file.close()
+        os.close(self._descriptor)
         self.path.unlink(missing_ok=True)
-
-    def __del__(self) -> None:
-        self.close()
+        super().close()
 
 
-def spool_base64(text: str, spool: Spool, field: str) -> None:
-    """Decode standard base64 into the spool, a part at a time; InvalidInput names the field."""
-    compact = text if "\n" not in text and "\r" not in text else "".join(text.split())
+def check_size(size_bytes: int, limit_bytes: int, *, at_least: bool = False) -> None:
+    """Raise TooLarge when a file of this size, or of at least this size, is over the limit."""
+    if size_bytes > limit_bytes:
+        asked = f"at least {size_bytes}" if at_least else str(size_bytes)
+        raise TooLarge(f"A file may have at most {limit_bytes} bytes; this one has {asked}.")
+
+
+def write_base64(spool: Spool, text: str, name: str) -> None:
+    """Decode base64 (RFC 4648, section 4) into the spool, a piece at a time.
+
+    Line breaks, the URL-safe alphabet and missing padding raise InvalidInput with the entry's
+    name.
+    """
+    check_size(len(text) // 4 * 3 - text[-2:].count("="), spool.limit_bytes)
+    for start in range(0, len(text), BASE64_CHUNK):
+        piece = text[start : start + BASE64_CHUNK]
+        is_last = start + BASE64_CHUNK >= len(text)
+        try:
+            decoded = binascii.a2b_base64(piece, strict_mode=True)
+        except ValueError:
+            raise _not_base64(name) from None
+        # What binascii lets pass: too much padding, and padding before the end of the text.
+        padding = piece.count("=")
+        whole = len(piece) % 4 == 0 and len(decoded) == len(piece) // 4 * 3 - padding
+        if not whole or (padding and not is_last):
+            raise _not_base64(name)
+        spool.write(decoded)
+
+
+def sweep_spools(folder: Path, before: datetime) -> list[int]:
+    """Delete spools last written before this time, left by a crash; return their sizes."""
+    sizes: list[int] = []
+    for path in folder.glob(f"{PREFIX}*"):
+        with suppress(FileNotFoundError):  # its owner has just closed it
+            entry = path.stat()
+            if entry.st_mtime < before.timestamp():
+                path.unlink()
+                sizes.append(entry.st_size)
+    return sizes
+
+
+def _not_base64(name: str) -> InvalidInput:
+    return InvalidInput(
+        f"The content of {name[:SHOWN_NAME_LENGTH]!r} is not base64: it must be of the letters"
+        " A-Z a-z 0-9 + and /, padded with = to a multiple of four, without line breaks."
+    )
+
+
+@contextmanager
+def _room() -> Iterator[None]:
     try:
-        for start in range(0, len(compact), CHUNK):
-            part = compact[start : start + CHUNK]
-            decoded = base64.b64decode(part, validate=True)
-            if start + CHUNK < len(compact) and len(decoded) < CHUNK // 4 * 3:
-                raise binascii.Error("padding before the end")  # noqa: TRY301 - one refusal for all
-            spool.write(decoded)
-    except (binascii.Error, ValueError) as error:
-        spool.close()
-        raise InvalidInput(
-            f"{field}: it is not base64 ({error}).",
-            code="invalid_base64",
-            fields={field: ["Not base64."]},
-        ) from None
+        yield
+    except OSError as error:
+        raise Unavailable(
+            "There is no room for uploads just now. Try again in a moment."
+        ) from error

@@ -5,7 +5,7 @@ from typing import IO, Any, cast
 from flask import Flask, Request, request
 
 from backend.config import Settings
-from backend.storage.services import new_spool
+from backend.storage.services import open_spool
 from backend.storage.spool import Spool
 
 
@@ -20,7 +20,7 @@ class UploadRequest(Request):
 
     def new_spool(self) -> Spool:
         """A spool that is gone when the request is over."""
-        spool = new_spool()
+        spool = open_spool()
         self.spools.append(spool)
         return spool
 

@@ -113,31 +113,34 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', name=op.f('pk_jobs'))
     )
     with op.batch_alter_table('jobs', schema=None) as batch_op:
+        # By hand: Alembic does not see indexes with a direction in SQLite.
+        batch_op.create_index('ix_jobs_ready', ['queue', sa.text('priority DESC'), 'run_at', 'id'], unique=False, postgresql_where=sa.text("state IN ('queued', 'retrying')"), sqlite_where=sa.text("state IN ('queued', 'retrying')"))
         batch_op.create_index('ix_jobs_children', ['parent_id', 'state'], unique=False)
         batch_op.create_index('ix_jobs_expiry', ['expires_at'], unique=False)
         batch_op.create_index('ix_jobs_items', ['parent_id', 'item'], unique=False)
         batch_op.create_index('ix_jobs_kind_state', ['kind', 'state', 'ended_at'], unique=False)
-        # By hand: Alembic does not see indexes with a direction in SQLite.
-        batch_op.create_index('ix_jobs_ready', ['queue', sa.text('priority DESC'), 'run_at', 'id'], unique=False, postgresql_where=sa.text("state IN ('queued', 'retrying')"), sqlite_where=sa.text("state IN ('queued', 'retrying')"))
         batch_op.create_index('ix_jobs_leases', ['lease_expires_at'], unique=False, postgresql_where=sa.text("state IN ('running', 'cancelling')"), sqlite_where=sa.text("state IN ('running', 'cancelling')"))
         batch_op.create_index('ix_jobs_owner', ['owner_id', 'parent_id', 'id'], unique=False)
         batch_op.create_index('ix_jobs_owner_kind', ['owner_id', 'parent_id', 'kind', 'id'], unique=False)
         batch_op.create_index('ix_jobs_owner_state', ['owner_id', 'parent_id', 'state', 'id'], unique=False)
+        batch_op.create_index('ix_jobs_parked', ['id'], unique=False, postgresql_where=sa.text("state IN ('waiting', 'cancelling') AND lease_expires_at IS NULL"), sqlite_where=sa.text("state IN ('waiting', 'cancelling') AND lease_expires_at IS NULL"))
 
     op.create_table('stored_files',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('owner_id', sa.Integer(), nullable=False),
     sa.Column('sha256', sa.String(length=64), nullable=False),
     sa.Column('size_bytes', sa.BigInteger(), nullable=False),
-    sa.Column('media_type', sa.String(length=100), nullable=False),
+    sa.Column('media_type', sa.String(length=255), nullable=False),
     sa.Column('created_at', sa.DateTime(timezone=True), nullable=False),
     sa.Column('expires_at', sa.DateTime(timezone=True), nullable=True),
     sa.ForeignKeyConstraint(['owner_id'], ['users.id'], name=op.f('fk_stored_files_owner_id_users'), ondelete='CASCADE'),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_stored_files')),
-    sa.UniqueConstraint('owner_id', 'sha256', name=op.f('uq_stored_files_owner_id_sha256'))
+    sa.UniqueConstraint('owner_id', 'sha256', name=op.f('uq_stored_files_owner_id_sha256')),
+    sqlite_autoincrement=True
     )
     with op.batch_alter_table('stored_files', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_stored_files_expires_at'), ['expires_at'], unique=False)
+        batch_op.create_index(batch_op.f('ix_stored_files_owner_id'), ['owner_id'], unique=False)
 
     op.create_table('documents',
     sa.Column('id', sa.Integer(), nullable=False),
@@ -252,10 +255,12 @@ def downgrade() -> None:
 
     op.drop_table('documents')
     with op.batch_alter_table('stored_files', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_stored_files_owner_id'))
         batch_op.drop_index(batch_op.f('ix_stored_files_expires_at'))
 
     op.drop_table('stored_files')
     with op.batch_alter_table('jobs', schema=None) as batch_op:
+        batch_op.drop_index('ix_jobs_parked', postgresql_where=sa.text("state IN ('waiting', 'cancelling') AND lease_expires_at IS NULL"), sqlite_where=sa.text("state IN ('waiting', 'cancelling') AND lease_expires_at IS NULL"))
         batch_op.drop_index('ix_jobs_owner_state')
         batch_op.drop_index('ix_jobs_owner_kind')
         batch_op.drop_index('ix_jobs_owner')

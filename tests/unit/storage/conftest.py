@@ -41,6 +41,7 @@ def own_settings() -> dict[str, Any]:
 
 @pytest.fixture
 def app(tmp_path: Path, own_settings: dict[str, Any]) -> Iterator[Flask]:
+    (tmp_path / "var").mkdir()
     app = make_app(Settings(_env_file=None, **{"data_dir": tmp_path / "var", **own_settings}))
     with app.app_context():
         yield app

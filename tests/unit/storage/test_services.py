@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from sqlalchemy import func, select
-from tests.unit.storage.conftest import ALICE, BOB, SpoolOf
 
 from backend.clock import utc_now
 from backend.db import db, transaction
@@ -29,6 +28,7 @@ from backend.storage.services import (
     store_spooled,
     usage,
 )
+from tests.unit.storage.conftest import ALICE, BOB, SpoolOf
 
 SOON = datetime(2030, 1, 1, tzinfo=UTC)
 LATER = SOON + timedelta(days=7)
@@ -174,7 +174,7 @@ def test_requests_at_once_with_one_content_all_succeed(app: Flask, blobs: Blobs)
 def test_the_blob_is_there_before_the_row(
     spool_of: SpoolOf, blobs: Blobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def crash(*_: object) -> None:
+    def crash(**_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(services, "StoredFile", crash)

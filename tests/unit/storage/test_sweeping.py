@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from sqlalchemy import Column, ForeignKey, Integer, Table, delete, insert, select
-from tests.unit.storage.conftest import ALICE, BOB, SpoolOf
 
 from backend.accounts.models import User
 from backend.clock import utc_now
@@ -21,6 +20,7 @@ from backend.storage.blobs import Blobs, FolderBlobs
 from backend.storage.models import StoredFile, blob_key
 from backend.storage.services import open_range, open_spool, place, store_spooled
 from backend.storage.sweeping import Freed, expire, sweep_orphans
+from tests.unit.storage.conftest import ALICE, BOB, SpoolOf
 
 HOUR = timedelta(hours=1)
 AT_ONCE = timedelta(seconds=-1)
@@ -32,10 +32,8 @@ class Crash(Exception):
 
 def keep(spool_of: SpoolOf, content: bytes, owner_id: int = ALICE, *, past: bool) -> StoredFile:
     expires_at = utc_now() - HOUR if past else utc_now() + HOUR
-    with transaction() as session:
-        return store_spooled(
-            session, owner_id, spool_of(content), "text/plain", expires_at=expires_at
-        )
+    with spool_of(content) as spool, transaction() as session:
+        return store_spooled(session, owner_id, spool, "text/plain", expires_at=expires_at)
 
 
 def run_expire() -> Freed:
@@ -155,13 +153,12 @@ def test_the_same_content_stored_between_row_and_blob_keeps_its_blob(
 
 
 def test_a_blob_swept_between_placing_and_storing_is_put_again(
-    spool_of: SpoolOf, blobs: Blobs
+    spool_of: SpoolOf, blobs: Blobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool = spool_of(b"placed")
     place(db.session(), ALICE, spool)
-    _make_old(blobs)
-    os.utime(spool.path)
-    assert run_sweep(HOUR) == Freed(1, 6)
+    monkeypatch.setattr(sweeping, "sweep_spools", lambda *_: [])
+    assert run_sweep(AT_ONCE) == Freed(1, 6)
     assert keys(blobs) == set()
     with transaction() as session:
         file = store_spooled(session, ALICE, spool, "text/plain", expires_at=None)
@@ -215,8 +212,8 @@ def test_a_blob_whose_row_was_never_committed_is_swept_by_age(
     spool_of: SpoolOf, blobs: Blobs
 ) -> None:
     kept = keep(spool_of, b"kept", past=False)
-    with suppress(Crash), transaction() as session:
-        store_spooled(session, ALICE, spool_of(b"lost"), "text/plain", expires_at=None)
+    with suppress(Crash), spool_of(b"lost") as spool, transaction() as session:
+        store_spooled(session, ALICE, spool, "text/plain", expires_at=None)
         raise Crash
     assert len(keys(blobs)) == 2
     assert run_sweep(HOUR) == Freed(), "it may be an upload under way"
