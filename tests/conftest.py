@@ -2,11 +2,14 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 
 import pytest
 from pydantic_settings import BaseSettings
 
-SEARCHED = os.pathsep.join([*os.get_exec_path(), "/usr/sbin", "/sbin"])
+from tests import postgresql as postgresql_server
+
+SEARCHED = os.pathsep.join([postgresql_server.SEARCHED, "/usr/sbin", "/sbin"])
 
 
 class Surroundings(BaseSettings):
@@ -26,3 +29,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if Surroundings().ci.lower() in {"", "0", "false"}:
         pytest.skip(reason)
     pytest.fail(f"{reason}; in CI nothing may be missing", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[postgresql_server.Server]:
+    """A PostgreSQL server of this session; for tests that need `initdb` and `pg_ctl`."""
+    with postgresql_server.running_server() as server:
+        yield server

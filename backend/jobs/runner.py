@@ -37,6 +37,7 @@ log = structlog.get_logger(__name__)
 
 WRITE_PAUSE = 0.25  # seconds: at most four durable writes of progress a second
 LOOK_PAUSE = 1.0  # seconds between looks for a cancel
+NICENESS = 10  # an attempt yields the processor to those who answer people
 MOST_LINES = 2000  # of an attempt's log are kept
 PIPE_BYTES = 65536  # as much as a pipe holds (pipe(7))
 
@@ -337,6 +338,7 @@ def _cause(code: int) -> str:
 def _become_attempt(parent: int) -> None:
     """Lead a process group of its own, and never outlive the process that watches."""
     os.setsid()
+    os.nice(NICENESS)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent()

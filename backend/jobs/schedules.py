@@ -37,15 +37,8 @@ def submit_due() -> int:
     """Submit the jobs of the slots that have come; return how many."""
     schedules: tuple[Schedule, ...] = current_app.extensions["sluice.schedules"]
     now = db.session.scalars(select(db_now())).one()
-    last = dict(
-        db.session.execute(
-            select(ScheduleSlot.schedule, func.max(ScheduleSlot.due_at)).group_by(
-                ScheduleSlot.schedule
-            )
-        )
-        .tuples()
-        .all()
-    )
+    newest = select(ScheduleSlot.schedule, func.max(ScheduleSlot.due_at))
+    last = dict(db.session.execute(newest.group_by(ScheduleSlot.schedule)).all())
     db.session.commit()
     return sum(_submit_due(schedule, last.get(schedule.name), now) for schedule in schedules)
 

@@ -28,7 +28,8 @@ MOVES: dict[JobState, frozenset[JobState]] = {
     S.QUEUED: frozenset({S.RUNNING, S.CANCELLED}),
     S.RETRYING: frozenset({S.RUNNING, S.CANCELLED, S.QUEUED}),
     S.RUNNING: frozenset({S.SUCCEEDED, S.FAILED, S.RETRYING, S.QUEUED, S.CANCELLING, S.CANCELLED}),
-    S.CANCELLING: frozenset({S.CANCELLED, S.SUCCEEDED, S.FAILED}),
+    # To itself: asked again, or by force.
+    S.CANCELLING: frozenset({S.CANCELLED, S.SUCCEEDED, S.FAILED, S.CANCELLING}),
     # An ended job moves again only when a person asks for it.
     S.FAILED: frozenset({S.QUEUED, S.WAITING}),
     S.CANCELLED: frozenset({S.QUEUED, S.WAITING}),

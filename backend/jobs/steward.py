@@ -86,15 +86,8 @@ def redispatch() -> int:
     a backlog whose messages are all there, or a queue that is paused, is left alone.
     """
     paused = exists().where(QueuePause.queue == Job.queue)
-    ready = dict(
-        db.session.execute(
-            select(Job.queue, func.count())
-            .where(IS_READY, Job.run_at <= db_now(), ~paused)
-            .group_by(Job.queue)
-        )
-        .tuples()
-        .all()
-    )
+    due = select(Job.queue, func.count()).where(IS_READY, Job.run_at <= db_now(), ~paused)
+    ready = dict(db.session.execute(due.group_by(Job.queue)).all())
     db.session.commit()
     if not ready:
         return 0

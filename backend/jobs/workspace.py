@@ -1,5 +1,6 @@
 """Scratch directories: one for each attempt, and gone with it."""
 
+import re
 import shutil
 from pathlib import Path
 from uuid import UUID
@@ -10,6 +11,8 @@ from backend.config import Settings
 from backend.db import db
 from backend.jobs.attempts import Claim
 from backend.jobs.models import IS_LEASED, Job
+
+NAME = re.compile(r"[0-9a-f]{32}-\d+")
 
 
 def workspace_of(settings: Settings, held: Claim) -> Path:
@@ -24,7 +27,8 @@ def discard(settings: Settings, held: Claim) -> None:
 
 def sweep(settings: Settings) -> int:
     """Remove what attempts left on this machine whose whole worker died; return how many."""
-    left = [path for path in (settings.workspaces / "jobs").glob("*-*") if not _is_used(path)]
+    found = (settings.workspaces / "jobs").glob("*-*")
+    left = [path for path in found if NAME.fullmatch(path.name) and not _is_used(path)]
     db.session.commit()
     for path in left:
         shutil.rmtree(path, ignore_errors=True)

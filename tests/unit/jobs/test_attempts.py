@@ -1,0 +1,302 @@
+"""The workers' side of the ledger, on both databases."""
+
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from flask import Flask
+from sqlalchemy import select, text, update
+from sqlalchemy.orm import Session
+
+from backend.db import db, db_now, transaction
+from backend.jobs import Queue, attempts, ledger, steward, submit, workers
+from backend.jobs.attempts import Claim, Progress
+from backend.jobs.models import Attempt, Job, JobEvent, QueuePause
+from backend.jobs.states import ENDED
+from tests.unit.jobs import probes
+from tests.unit.jobs.conftest import (
+    OWNER,
+    at_once,
+    beside,
+    claimed,
+    in_transaction,
+    now,
+    on_both,
+    race,
+    running,
+    submitted,
+)
+
+
+def claim(session: Session) -> Claim | None:
+    return attempts.claim(session, Queue.DEFAULT, "w@test/1", 60)
+
+
+def shown(percent: float, message: str = "reading") -> Progress:
+    return Progress(percent=percent, stage="read", message=message, items_done=1, items_total=8)
+
+
+def let_lease_expire(job: Job) -> None:
+    with transaction() as session:
+        session.execute(update(Job).where(Job.id == job.id).values(lease_expires_at=db_now(-1)))
+
+
+# ---------------------------------------------------------------- claim
+
+
+@on_both
+def test_many_claimers_at_once_take_each_job_once(app: Flask) -> None:
+    with transaction() as session:
+        jobs = {submit(session, probes.echo, OWNER, text="x").id for _ in range(8)}
+
+    answers = at_once(app, *[claim] * 12)
+
+    taken = [answer.job_id for answer in answers if isinstance(answer, Claim)]
+    assert sorted(taken) == sorted(jobs)
+    assert [answer for answer in answers if not isinstance(answer, Claim)] == [None] * 4
+    assert len({answer.token for answer in answers if answer}) == 8
+
+
+@on_both
+def test_the_most_urgent_comes_first_and_the_oldest_among_equals(app: Flask) -> None:
+    with transaction() as session:
+        first, second, third = (submit(session, probes.echo, OWNER, text=f"{n}") for n in range(3))
+    with transaction() as session:
+        session.execute(update(Job).where(Job.id == third.id).values(priority=9))
+
+    assert [claimed().job_id for _ in range(3)] == [third.id, first.id, second.id]
+
+
+@on_both
+def test_what_is_not_due_or_of_another_queue_or_paused_is_not_taken(app: Flask) -> None:
+    later, urgent = submitted(), submitted(probes.urgent)
+    with transaction() as session:
+        session.execute(update(Job).where(Job.id == later.id).values(run_at=db_now(3600)))
+        session.add(QueuePause(queue=Queue.HIGH, paused_at=db_now(), reason="moving house"))
+
+    assert in_transaction(claim) is None
+    assert in_transaction(attempts.claim, Queue.HIGH, "w/1", 60) is None
+    with transaction() as session:
+        session.delete(session.get_one(QueuePause, Queue.HIGH))
+    assert claimed(Queue.HIGH).job_id == urgent.id
+
+
+@on_both
+def test_a_claim_counts_at_once_and_holds_a_lease_by_the_databases_clock(app: Flask) -> None:
+    job, held = running()
+
+    row = now(job)
+    assert (row.state, row.attempt, row.token, row.worker) == (
+        *("running", 1, held.token),
+        "w@test/1",
+    )
+    clock = db.session.scalars(select(db_now())).one()
+    assert row.lease_expires_at is not None
+    assert timedelta(seconds=55) < row.lease_expires_at - clock <= timedelta(seconds=60)
+
+
+# ---------------------------------------------------------------- the fence
+
+
+LATE_WRITES: dict[str, Any] = {
+    "renew": lambda session, held: attempts.renew(session, held, 60),
+    "wishes": attempts.wishes,
+    "report": lambda session, held: attempts.report(session, held, shown(99)),
+    "hold": attempts.hold,
+    "checkpoint": lambda session, held: attempts.save_checkpoint(session, held, {"late": True}),
+    "finish": lambda session, held: attempts.finish(session, held, {"late": True}),
+    "fail": lambda session, held: attempts.fail(session, held, "late", code="late"),
+    "stop": attempts.stop,
+    "try later": lambda session, held: attempts.try_later(
+        session, held, "late", code="late", wait_seconds=0
+    ),
+    "give back": lambda session, held: attempts.give_back(
+        session, held, "late", note="late", charged=False
+    ),
+    "lose": lambda session, held: attempts.lose(session, held, "late"),
+}
+
+
+@on_both
+@pytest.mark.parametrize("late_write", LATE_WRITES)
+def test_a_late_writer_changes_nothing(app: Flask, late_write: str) -> None:
+    job, late = running()
+    in_transaction(attempts.give_back, late, "lost", note="no heartbeat", charged=True)
+    current = claimed()
+    before = snapshot(job)
+
+    assert not in_transaction(LATE_WRITES[late_write], late)
+
+    assert snapshot(job) == before
+    assert in_transaction(attempts.hold, current)
+
+
+@on_both
+@pytest.mark.parametrize("late_write", LATE_WRITES)
+def test_after_the_end_the_same_attempt_changes_nothing_more(app: Flask, late_write: str) -> None:
+    job, held = running()
+    in_transaction(attempts.finish, held, {"text": "done"})
+    before = snapshot(job)
+
+    assert not in_transaction(LATE_WRITES[late_write], held)
+
+    assert snapshot(job) == before
+
+
+def snapshot(job: Job) -> tuple[Any, ...]:
+    db.session.commit()
+    row = db.session.execute(text("SELECT * FROM jobs WHERE id = :id"), {"id": _key(job)}).one()
+    events = db.session.execute(select(JobEvent.id, JobEvent.state)).all()
+    runs = db.session.execute(select(Attempt.number, Attempt.outcome, Attempt.ended_at)).all()
+    return (tuple(row), tuple(events), tuple(runs))
+
+
+def _key(job: Job) -> object:
+    return job.id.hex if db.engine.dialect.name == "sqlite" else job.id
+
+
+# ---------------------------------------------------------------- progress
+
+
+@on_both
+def test_percent_never_falls_and_the_rest_is_the_newest(app: Flask) -> None:
+    job, held = running()
+    for percent in (10.0, 40.0, 20.0):
+        in_transaction(attempts.report, held, shown(percent, f"at {percent:g}"))
+
+    assert (now(job).percent, now(job).message) == (40.0, "at 20")
+
+
+@on_both
+def test_percent_does_not_fall_when_the_next_attempt_begins_anew(app: Flask) -> None:
+    job, held = running()
+    in_transaction(attempts.report, held, shown(60))
+    in_transaction(attempts.give_back, held, "lost", note="gone", charged=True)
+    in_transaction(attempts.report, claimed(), shown(5))
+
+    assert now(job).percent == 60
+
+
+@on_both
+def test_every_change_that_a_watcher_can_see_is_a_version(app: Flask) -> None:
+    job, held = running()
+    before = now(job).version
+    in_transaction(attempts.renew, held, 60)
+    assert now(job).version == before
+    in_transaction(attempts.report, held, shown(1))
+    assert now(job).version == before + 1
+
+
+# ---------------------------------------------------------------- the end of an attempt
+
+
+@on_both
+def test_a_lost_attempt_runs_again_until_none_is_left(app: Flask) -> None:
+    job, held = running()
+    for _ in range(2):
+        in_transaction(attempts.lose, held, "The worker was lost")
+        assert now(job).state == "queued"
+        held = claimed()
+    in_transaction(attempts.lose, held, "The worker was lost")
+
+    assert (now(job).state, now(job).error_code) == ("failed", "poison")
+    assert "attempt 3" in str(now(job).error)
+
+
+@on_both
+def test_what_a_deploy_hands_back_is_not_charged(app: Flask) -> None:
+    job = submitted(probes.once)
+    for _ in range(5):
+        in_transaction(attempts.give_back, claimed(), "handed_back", note="deploy", charged=False)
+
+    assert (now(job).state, now(job).attempt, now(job).uncharged) == ("queued", 5, 5)
+    in_transaction(attempts.lose, claimed(), "The worker was lost")
+    assert now(job).error_code == "poison"
+
+
+ENDS_OF_A_JOB_ASKED_TO_STOP: dict[str, Any] = {
+    "lose": lambda session, held: attempts.lose(session, held, "lost"),
+    "try later": LATE_WRITES["try later"],
+    "give back": LATE_WRITES["give back"],
+    "stop": attempts.stop,
+}
+
+
+@on_both
+@pytest.mark.parametrize("end", ENDS_OF_A_JOB_ASKED_TO_STOP)
+def test_a_job_that_is_asked_to_stop_does_not_run_again(app: Flask, end: str) -> None:
+    job, held = running()
+    in_transaction(ledger.cancel, now(job), by=OWNER)
+    in_transaction(ENDS_OF_A_JOB_ASKED_TO_STOP[end], held)
+
+    assert now(job).state == "cancelled"
+    assert now(job).ended_at is not None
+
+
+@on_both
+def test_a_rescue_that_races_the_completion_leaves_one_end_or_a_clean_rerun(app: Flask) -> None:
+    with transaction() as session:
+        for _ in range(60):
+            submit(session, probes.once, OWNER)
+    with transaction() as session:
+        held = [attempts.claim(session, Queue.DEFAULT, "w/1", 60) for _ in range(60)]
+
+    told = race(
+        app,
+        [one for one in held if one],
+        lambda session, claim: attempts.finish(session, claim, {}) is not None,
+        lambda session, claim: attempts.lose(session, claim, "no heartbeat") is not None,
+    )
+
+    for claim, (finished, lost) in zip(held, told, strict=True):
+        assert claim is not None
+        assert finished != lost
+        query = select(JobEvent.state).where(JobEvent.job_id == claim.job_id)
+        ends = db.session.scalars(query.where(JobEvent.state.in_(ENDED))).all()
+        assert ends == (["succeeded"] if finished else ["failed"])
+
+
+# ---------------------------------------------------------------- rescue
+
+
+@on_both
+def test_an_expired_lease_is_rescued_and_a_renewed_one_is_not(app: Flask) -> None:
+    job, held = running()
+    assert steward.rescue() == 0
+    let_lease_expire(job)
+    in_transaction(attempts.renew, held, 60)
+    assert steward.rescue() == 0
+    let_lease_expire(job)
+    assert steward.rescue() == 1
+
+    assert now(job).state == "queued"
+    assert in_transaction(attempts.renew, held, 60) is None
+
+
+@on_both
+def test_stewards_at_once_rescue_a_job_once(app: Flask) -> None:
+    job, _ = running()
+    let_lease_expire(job)
+
+    assert sum(beside(app, *[steward.rescue] * 4)) == 1
+    assert now(job).attempt == 1
+
+
+def test_the_claim_of_a_row_is_the_claim_that_was_made(app: Flask) -> None:
+    job, held = running()
+    assert workers.claim_of(now(job)) == held
+
+
+def test_a_row_that_was_never_claimed_has_no_claim(app: Flask) -> None:
+    with pytest.raises(ValueError, match="never claimed"):
+        workers.claim_of(submitted())
+
+
+@on_both
+def test_a_foreign_token_holds_nothing(app: Flask) -> None:
+    _, held = running()
+    forged = Claim(**{**{name: getattr(held, name) for name in held.__slots__}, "token": uuid4()})
+
+    assert not in_transaction(attempts.hold, forged)
+    assert in_transaction(attempts.finish, forged, {}) is None

@@ -1,0 +1,143 @@
+"""The page of memory between an attempt and its watcher."""
+
+import json
+import os
+import time
+import zlib
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from backend.jobs.attempts import Progress
+from backend.jobs.shared_page import HEADER, SIZE, SharedPage
+
+
+@pytest.fixture
+def page() -> Iterator[SharedPage]:
+    page = SharedPage()
+    yield page
+    page.close()
+
+
+def progress(message: str = "reading", percent: float = 12.5) -> Progress:
+    return Progress(percent=percent, stage="read", message=message, items_done=1, items_total=8)
+
+
+def other_side(page: SharedPage) -> SharedPage:
+    """The same page as the process beyond the fork has it."""
+    twin = SharedPage.__new__(SharedPage)
+    twin._page, twin._sequence = page._page, page._sequence
+    return twin
+
+
+def test_what_was_posted_is_read_once(page: SharedPage) -> None:
+    watcher = other_side(page)
+    assert watcher.read() is None
+    page.post(progress())
+
+    assert watcher.read() == progress()
+    assert watcher.read() is None
+
+
+def test_only_the_newest_is_read(page: SharedPage) -> None:
+    watcher = other_side(page)
+    for number in range(10):
+        page.post(progress(f"page {number}"))
+
+    assert watcher.read() == progress("page 9")
+
+
+def test_the_wish_to_stop_goes_the_other_way_and_a_report_does_not_undo_it(
+    page: SharedPage,
+) -> None:
+    watcher = other_side(page)
+    assert not page.stop_wanted
+    watcher.ask_to_stop()
+    page.post(progress())
+
+    assert page.stop_wanted
+    assert watcher.read() == progress()
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["", "naïve", "字" * 5000, "\N{GRINNING FACE}" * 5000, "\x01\x02" * 5000, '"\\' * 5000],
+    ids=["empty", "accents", "han", "emoji", "controls", "quotes"],
+)
+def test_a_message_of_any_length_and_script_arrives_cut_at_a_character(
+    page: SharedPage, message: str
+) -> None:
+    watcher = other_side(page)
+    page.post(progress(message))
+
+    read = watcher.read()
+    assert read is not None
+    assert read.message == message[:300]
+
+
+def test_half_a_surrogate_pair_arrives_as_a_question_mark(page: SharedPage) -> None:
+    watcher = other_side(page)
+    page.post(progress("file \udce9.pdf"))
+
+    assert watcher.read() == progress("file ?.pdf")
+
+
+@pytest.mark.parametrize("place", [8, 12, HEADER.size, HEADER.size + 9])
+def test_a_torn_write_is_not_read_and_the_next_whole_one_is(page: SharedPage, place: int) -> None:
+    watcher = other_side(page)
+    page.post(progress())
+    page._page[place] ^= 0xFF
+
+    assert watcher.read() is None
+
+    page.post(progress("whole again"))
+    assert watcher.read() == progress("whole again")
+
+
+def test_noise_is_never_taken_for_progress(page: SharedPage) -> None:
+    watcher = other_side(page)
+    for _ in range(2000):
+        page._page[1:SIZE] = os.urandom(SIZE - 1)
+        assert watcher.read() is None
+
+
+def test_a_reader_beside_a_tireless_writer_sees_whole_rising_progress(page: SharedPage) -> None:
+    child = os.fork()
+    if child == 0:
+        number = 0
+        while not page.stop_wanted:
+            number += 1
+            page.post(progress(f"step {number} " + "x" * (number % 250), number / 1e6))
+        os._exit(0)
+    seen: list[float] = []
+    until = time.monotonic() + 20
+    while len(seen) < 200 and time.monotonic() < until:
+        read = page.read()
+        if read is not None:
+            assert read.message.startswith(f"step {round(read.percent * 1e6)} ")
+            seen.append(read.percent)
+    page.ask_to_stop()
+    os.waitpid(child, 0)
+
+    assert len(seen) == 200
+    assert seen == sorted(seen)
+
+
+def test_reporting_costs_no_more_than_a_few_times_what_encoding_the_report_does(
+    page: SharedPage,
+) -> None:
+    report = progress("Compressing document 45/100…")
+
+    def encode() -> None:
+        zlib.crc32(json.dumps([report.percent, report.stage, report.message, 1, 8]).encode())
+
+    def best_of(call: Callable[[], None], times: int = 5) -> float:
+        taken = []
+        for _ in range(times):
+            started = time.perf_counter()
+            for _ in range(5000):
+                call()
+            taken.append(time.perf_counter() - started)
+        return min(taken)
+
+    assert best_of(lambda: page.post(report)) < 4 * best_of(encode)

@@ -1,0 +1,75 @@
+"""Workers as they report themselves, and their dead slots."""
+
+import os
+import subprocess
+
+from flask import Flask
+from sqlalchemy import update
+
+from backend.db import db_now, transaction
+from backend.jobs import Queue, attempts, workers
+from backend.jobs.attempts import Claim
+from backend.jobs.models import Worker
+from tests.unit.jobs.conftest import in_transaction, now, on_both, submitted
+
+
+def dead_pid() -> int:
+    """The id of a process that has just ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def claimed_by(slot: str) -> Claim:
+    submitted()
+    held: Claim | None = in_transaction(attempts.claim, Queue.DEFAULT, slot, 60)
+    assert held is not None
+    return held
+
+
+@on_both
+def test_a_worker_that_reports_is_seen_until_it_leaves(app: Flask) -> None:
+    workers.report("default@one", ["high_priority", "default"], 2)
+    workers.report("default@one", ["high_priority", "default"], 3)
+    workers.report("low@one", ["low_priority"], 1)
+
+    assert [worker.name for worker in workers.seen_within(60)] == ["default@one", "low@one"]
+    assert workers.slots_of("default") == 3
+    assert workers.slots_of("low_priority") == 1
+    workers.leave("default@one")
+    assert [worker.name for worker in workers.seen_within(60)] == ["low@one"]
+
+
+def test_a_worker_that_is_silent_is_no_longer_seen(app: Flask) -> None:
+    workers.report("default@one", ["default"], 2)
+    with transaction() as session:
+        session.execute(update(Worker).values(seen_at=db_now(-61)))
+
+    assert workers.seen_within(60) == []
+    assert workers.slots_of("default") == 0
+
+
+@on_both
+def test_a_dead_slots_job_is_given_up_and_a_live_ones_is_not(app: Flask) -> None:
+    lost = claimed_by(f"default@one/{dead_pid()}")
+    held = claimed_by("default@one/12345678")
+
+    assert workers.bury_slots("default@one", lambda: {12345678}) == 1
+    assert now(lost.job_id).state == "queued"
+    assert now(held.job_id).state == "running"
+
+
+def test_only_a_workers_own_slots_are_judged(app: Flask) -> None:
+    others = claimed_by(f"default@two/{dead_pid()}")
+    underscore = claimed_by(f"defaultXone/{dead_pid()}")
+
+    assert workers.bury_slots("default@one", set) == 0
+    assert workers.bury_slots("default_one", set) == 0
+    assert now(others.job_id).state == now(underscore.job_id).state == "running"
+
+
+def test_a_running_process_of_a_namesake_is_not_taken_for_a_dead_slot(app: Flask) -> None:
+    held = claimed_by(f"default@one/{os.getpid()}")
+
+    assert workers.bury_slots("default@one", set) == 0
+    assert now(held.job_id).state == "running"
