@@ -60,7 +60,6 @@ class Settings(BaseSettings):
     web_threads: int = Field(64, ge=4)
     max_streams: int = Field(48, ge=1)
     trusted_proxies: int = Field(0, ge=0)
-    public_url: str = ""
 
     # Limits of what may be sent and kept
     max_request_bytes: int = Field(1 * GIB, ge=1)
