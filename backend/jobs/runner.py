@@ -39,6 +39,8 @@ WRITE_PAUSE = 0.25  # seconds: at most four durable writes of progress a second
 LOOK_PAUSE = 1.0  # seconds between looks for a cancel
 NICENESS = 10  # an attempt yields the processor to those who answer people
 MOST_LINES = 2000  # of an attempt's log are kept
+# What a slot is ended with: SIGQUIT where REMAP_SIGTERM says so, as the deployment does.
+ENDINGS = (signal.SIGTERM, signal.SIGQUIT)
 PIPE_BYTES = 65536  # as much as a pipe holds (pipe(7))
 
 Why = Literal["cancelled", "time_limit", "deploy", "lease_lost"]
@@ -107,29 +109,30 @@ def children_share(parent: Job | None) -> float:
 
 @dataclass(slots=True)
 class Told:
-    """Whether this process was told to end, and whom to take along."""
+    """The signal that told this process to end, if one did, and whom to take along."""
 
-    to_end: bool = False
+    to_end: int = 0
     attempt_pid: int = 0
 
 
 @contextmanager
 def _termination_noted() -> Iterator[Told]:
-    """A deploy's SIGTERM ends the attempt at once; the watch then hands the job back."""
+    """A deploy ends the attempt at once; the watch then hands the job back."""
     told = Told()
 
-    def note(*_: object) -> None:
-        told.to_end = True
+    def note(number: int, _: object) -> None:
+        told.to_end = number
         if told.attempt_pid:
             _kill_tree(told.attempt_pid)
 
-    before = signal.signal(signal.SIGTERM, note)
+    before = {each: signal.signal(each, note) for each in ENDINGS}
     try:
         yield told
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
     if told.to_end:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), told.to_end)
 
 
 @dataclass(slots=True)
@@ -339,7 +342,8 @@ def _become_attempt(parent: int) -> None:
     """Lead a process group of its own, and never outlive the process that watches."""
     os.setsid()
     os.nice(NICENESS)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for each in ENDINGS:
+        signal.signal(each, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent()
     if os.getppid() != parent:

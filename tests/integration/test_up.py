@@ -1,4 +1,4 @@
-"""scripts/up and scripts/down as a new user runs them, and the calls of the README on the result."""
+"""The two commands as a new user runs them, and the calls of the README on the result."""
 
 import json
 import os

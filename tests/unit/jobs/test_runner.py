@@ -569,23 +569,24 @@ def test_an_attempt_whose_job_was_given_to_another_is_killed_and_changes_nothing
     assert outcomes(job) == ["lost"]
 
 
+@pytest.mark.parametrize("ending", runner.ENDINGS)
 def test_a_deploy_hands_the_job_back_without_charging_it(
-    app: Flask, submit_body: Do, tmp_path: Path
+    app: Flask, submit_body: Do, tmp_path: Path, ending: signal.Signals
 ) -> None:
     def work(ctx: JobContext) -> None:
         ctx.checkpoint({"page": 3})
         sleep_on(tmp_path / "begun")
 
     told: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    before = signal.signal(ending, lambda number, _: told.append(number))
     try:
         job = submit_body(work, retry=Retry(attempts=1))
-        with meanwhile(app, tmp_path / "begun", lambda _: os.kill(os.getpid(), signal.SIGTERM)):
+        with meanwhile(app, tmp_path / "begun", lambda _: os.kill(os.getpid(), ending)):
             run_next()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(ending, before)
 
-    assert told == [signal.SIGTERM]
+    assert told == [ending]
     assert (now(job).state, now(job).attempt, now(job).uncharged) == ("queued", 1, 1)
     assert now(job).checkpoint == {"page": 3}
     assert outcomes(job) == ["handed_back"]
