@@ -1,7 +1,9 @@
 """Artifacts: files that jobs leave for their owners, and how they are downloaded."""
 
+import unicodedata
 from collections.abc import Callable
 from datetime import timedelta
+from urllib.parse import quote
 from uuid import UUID
 
 from flask import Response, current_app, jsonify, request
@@ -104,12 +106,19 @@ def serve(artifact: Artifact, file: StoredFile) -> Response:
 def _described(response: Response, artifact: Artifact, file: StoredFile) -> Response:
     """The headers that a file's answer has, whether or not its content comes along."""
     response.headers["Accept-Ranges"] = "bytes"
-    response.headers.set(
-        "Content-Disposition", "attachment", filename=artifact.name.rpartition("/")[2]
-    )
+    response.headers.set("Content-Disposition", "attachment", **_filename(artifact.name))
     response.headers["Cache-Control"] = "private, no-cache"
     response.set_etag(file.sha256)
     return response
+
+
+def _filename(name: str) -> dict[str, str]:
+    """The last part of the name, for old clients in ASCII too (RFC 6266, appendix D)."""
+    name = name.rpartition("/")[2]
+    if name.isascii():
+        return {"filename": name}
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return {"filename": plain, "filename*": f"UTF-8''{quote(name, safe='')}"}
 
 
 def _range(file: StoredFile) -> tuple[int, int, int]:
@@ -123,6 +132,9 @@ def _range(file: StoredFile) -> tuple[int, int, int]:
     # A weak tag and a date tell too little to join two parts (section 13.1.5).
     if request.headers.get("If-Range", quote_etag(file.sha256)) != quote_etag(file.sha256):
         return whole
+    first = wanted.ranges[0][0]
+    if first < 0:  # the last so many bytes, which may be more than there are
+        return max(0, size + first), size, 206
     found = wanted.range_for_length(size)
     if found is None:
         raise RequestedRangeNotSatisfiable(length=size)

@@ -159,7 +159,9 @@ def sweep_spools(folder: Path, before: datetime) -> list[int]:
 def _not_base64(name: str) -> InvalidInput:
     return InvalidInput(
         f"The content of {name[:SHOWN_NAME_LENGTH]!r} is not base64: it must be of the letters"
-        " A-Z a-z 0-9 + and /, padded with = to a multiple of four, without line breaks."
+        " A-Z a-z 0-9 + and /, padded with = to a multiple of four, without line breaks.",
+        code="invalid_base64",
+        fields={name: ["Not base64."]},
     )
 
 
