@@ -1,0 +1,68 @@
+"""Real stacks for tests of real processes."""
+
+import tempfile
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import invariants
+from tests.integration.stack import WORKERS, Stack, TimeIsOver, until
+
+EMBEDDED, OUTGROWN = "sqlite+valkey", "postgresql+redis"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the ends of a stack's logs with a failure."""
+    report = yield
+    stack = getattr(item, "funcargs", {}).get("stack")
+    if report.failed and isinstance(stack, Stack):
+        report.sections.append(("The stack's logs", stack.last_words()))
+    return report
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        EMBEDDED,
+        pytest.param(OUTGROWN, marks=pytest.mark.needs("initdb", "pg_ctl", "redis-server")),
+    ],
+)
+def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
+    """Everything running; in the end the ledger is sound, and nothing is left."""
+    url, broker = "", "valkey"
+    if request.param == OUTGROWN:
+        url = request.getfixturevalue("postgresql").fresh_database()
+        broker = "redis-server"
+    # Not pytest's own folder: the address of a unix socket has room for a hundred characters.
+    with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
+        stack = Stack(Path(folder), url, broker)
+        stack.data.mkdir()
+        stack.migrate()
+        stack.open_ledger()
+        try:
+            stack.start("broker", "web", *WORKERS, "beat")
+            try:
+                until(stack.ready, "the stack is ready", 60)
+            except TimeIsOver as late:
+                pytest.fail(f"{late}\n{stack.last_words()}", pytrace=False)
+            yield stack
+            with stack.ledger() as session:
+                assert invariants.broken(session) == []
+        finally:
+            left = stack.stop()
+            stack.close_ledger()
+        assert left == []
+        assert list((stack.data / "work" / "jobs").iterdir()) == []
+
+
+@pytest.fixture
+def running(stack: Stack) -> Iterator[Stack]:
+    """The stack with every program running, also after the test."""
+    yield stack
+    ended = [name for name, program in stack.programs.items() if program.poll() is not None]
+    stack.start(*ended)
+    until(stack.ready, "the stack is ready again", 40)
