@@ -148,10 +148,11 @@ class BrokerDoorbell:
     def _send(self, connection: Connection, name: str, job_ids: Sequence[UUID]) -> None:
         with connection.channel() as channel, self._celery.amqp.Producer(channel) as producer:
             for job_id in job_ids:
+                # With an id of its own, not the job's: a worker that has seen a task of the same id
+                # succeed takes the one that runs for done, and never stops it at a shutdown.
                 self._celery.send_task(
                     TASK,
                     args=(job_id.hex,),
-                    task_id=str(job_id),
                     queue=name,
                     producer=producer,
                     retry=False,
