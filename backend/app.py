@@ -36,7 +36,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     for blueprint in wiring.BLUEPRINTS:
         api.register_blueprint(blueprint)
     app.register_blueprint(
-        get_swaggerui_blueprint("/api/docs", "/api/openapi.json", config={"app_name": "Sluice"})
+        get_swaggerui_blueprint(
+            "/api/docs",
+            "/api/openapi.json",
+            # Without an address here, the page would send the document to a validator outside.
+            config={"app_name": "Sluice", "validatorUrl": None},
+        )
     )
     for command in wiring.COMMANDS:
         app.cli.add_command(command)

@@ -18,6 +18,7 @@ from backend.compression.sources import Source, discarded, from_entries, from_up
 from backend.db import db, transaction
 from backend.errors import InvalidInput
 from backend.http.api import Blueprint
+from backend.http.headers import ACCEPTED, PART, TAGGED, byte_range, if_none_match, if_range
 from backend.http.idempotency import idempotent
 from backend.jobs import artifacts, streams
 from backend.jobs.models import Job
@@ -40,7 +41,7 @@ blueprint = Blueprint("compression", __name__, description="Bulk compression of 
         },
     }
 )
-@blueprint.response(202, BulkAcceptedSchema)
+@blueprint.response(202, BulkAcceptedSchema, headers=ACCEPTED)
 def create() -> Response:
     """Compress PDFs, sent as JSON or as multipart/form-data."""
     owner_id = current_user().id
@@ -72,8 +73,10 @@ def _sent() -> tuple[list[Source], dict[str, Any]]:
 
 @blueprint.route("/api/compress/jobs/<uuid:job_id>")
 @signed_in
+@if_none_match
 @blueprint.arguments(WaitQuery, location="query")
-@blueprint.response(200, BatchStatusSchema)
+@blueprint.response(200, BatchStatusSchema, headers=TAGGED)
+@blueprint.alt_response(304, description="Not changed since the ETag in If-None-Match")
 def show(query: dict[str, Any], job_id: UUID) -> Any:
     """See how a batch is doing, file by file; with `wait`, hold the answer until it changes."""
     owner_id = current_user().id
@@ -88,10 +91,13 @@ def show(query: dict[str, Any], job_id: UUID) -> Any:
 
 @blueprint.route("/api/compress/download/<uuid:job_id>")
 @signed_in
-@blueprint.response(
-    200, content_type="application/zip", schema={"type": "string", "format": "binary"}
-)
-@blueprint.alt_response(206, description="The range asked for")
+@byte_range
+@if_range
+@if_none_match
+@blueprint.response(200, content_type="application/zip", schema={}, headers=TAGGED)
+@blueprint.alt_response(200, content_type="application/pdf", schema={}, description="The file")
+@blueprint.alt_response(206, description="The range asked for", headers=PART)
+@blueprint.alt_response(304, description="Not changed since the ETag in If-None-Match")
 def download(job_id: UUID) -> Response:
     """Download the ZIP, or the PDF itself when there was one."""
     return artifacts.download(services.owned_batch(db.session(), current_user().id, job_id))

@@ -35,7 +35,7 @@ class FileEntry(Schema):
     """A file of a batch: its content in base64 under a name, or a stored document's id."""
 
     name = fields.String()
-    content = fields.String()
+    content = fields.String(metadata={"contentEncoding": "base64"})
     document_id = fields.Integer(strict=True, validate=validate.Range(1, 2**63 - 1))
     password = fields.String(validate=validate.Length(max=LONGEST_PASSWORD), load_default=None)
 
@@ -60,7 +60,9 @@ class BulkForm(FormSettings):
     """A batch as multipart/form-data. `password` stands once for all files, or once for each."""
 
     files = fields.List(
-        fields.Raw(metadata={"type": "string", "format": "binary"}), validate=validate.Length(1)
+        fields.Raw(metadata={"type": "string", "format": "binary"}),
+        required=True,
+        validate=validate.Length(1),
     )
 
 

@@ -74,7 +74,7 @@ def create(files: dict[str, Any]) -> dict[str, Any]:
 @blueprint.response(200, DocumentListSchema)
 def index(query: dict[str, Any]) -> dict[str, Any]:
     """List one's documents, the newest first."""
-    page = services.page(db.session(), current_user().id, query["cursor"], query["limit"])
+    page = services.page(db.session(), current_user().id, query.get("cursor"), query["limit"])
     return {"success": True, "documents": page.items, "next_cursor": page.next_cursor}
 
 

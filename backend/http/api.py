@@ -58,13 +58,20 @@ def plain_body(req: flask.Request) -> bytes:
     limit = settings().max_json_bytes
     req.max_content_length = limit
     try:
-        return req.get_data(cache=True)
+        raw = req.get_data(cache=True)
     except RequestEntityTooLarge:
-        sent = f"{req.content_length} bytes" if req.content_length else "more"
-        raise TooLarge(
-            f"The JSON body has {sent}; at most {limit} bytes are accepted."
-            " Send files as multipart/form-data instead."
-        ) from None
+        raise _json_too_large(f"{req.content_length} bytes", limit) from None
+    # Of a body of unknown length werkzeug reads so much, and does not say whether there is more.
+    if req.content_length is None and len(raw) >= limit:
+        raise _json_too_large("more", limit)
+    return raw
+
+
+def _json_too_large(sent: str, limit: int) -> TooLarge:
+    return TooLarge(
+        f"The JSON body has {sent}; at most {limit} bytes are accepted."
+        " Send files as multipart/form-data instead."
+    )
 
 
 def strict_json(raw: bytes) -> Any:
@@ -121,6 +128,8 @@ View = TypeVar("View", bound=Callable[..., Any])
 if TYPE_CHECKING:
     # flask-smorest ships no types; its decorators keep a view's.
     class _Blueprint(flask.Blueprint):
+        _prepare_doc_cbks: list[Callable[..., dict[str, Any]]]
+
         def __init__(
             self, name: str, import_name: str, *, description: str = "", **options: Any
         ) -> None: ...
@@ -142,6 +151,17 @@ class Blueprint(_Blueprint):
     """A domain's routes."""
 
     ARGUMENTS_PARSER = StrictParser()
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._prepare_doc_cbks.append(_with_headers)
+
+
+def _with_headers(doc: dict[str, Any], said: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """Add to an operation what `headers.honours` says of it."""
+    if "headers" in said:
+        doc["parameters"] = [*doc.get("parameters", []), *said["headers"]]
+    return doc
 
 
 class Api(flask_smorest.Api):  # type: ignore[misc] # it ships no types

@@ -20,6 +20,7 @@ from backend.clock import utc_now
 from backend.db import Base, db, transaction
 from backend.errors import Conflict, InvalidInput
 from backend.http.api import plain_body
+from backend.http.headers import honours
 
 P = ParamSpec("P")
 
@@ -74,7 +75,15 @@ def idempotent(view: Callable[P, Any]) -> Callable[P, Any]:
             remember(session, response.get_json(), response.status_code, _kept(response))
         return response
 
-    return wrapper
+    return _documented(wrapper)
+
+
+_documented = honours(
+    "Idempotency-Key",
+    "Makes the request safe to send again: the first answer is given again, nothing is done twice.",
+    minLength=1,
+    maxLength=MAX_KEY_LENGTH,
+)
 
 
 def remember(session: Session, body: dict[str, Any], status: int, headers: dict[str, str]) -> None:

@@ -28,7 +28,7 @@ class Page(Generic[T]):
 class PageQuery(Schema):
     """The query of every list."""
 
-    cursor = fields.String(load_default=None, validate=validate.Length(max=500))
+    cursor = fields.String(validate=validate.Length(max=500))
     limit = fields.Integer(load_default=DEFAULT_LIMIT, validate=validate.Range(1, MAX_LIMIT))
 
 

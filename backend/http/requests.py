@@ -2,6 +2,7 @@
 
 import re
 import time
+from typing import IO
 
 import structlog
 from flask import Flask, Response, current_app, g, request
@@ -33,6 +34,7 @@ def register_requests(app: Flask, settings: Settings) -> None:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
     app.before_request(_begin)
     app.before_request(_refuse_encoded)
+    app.before_request(_watch_body)
     app.after_request(_end)
     app.register_error_handler(RequestEntityTooLarge, _too_large)
 
@@ -53,6 +55,27 @@ def _refuse_encoded() -> None:
         raise UnsupportedMediaType(
             f"Content-Encoding: {coding[:40]!a} is not accepted; send the body as it is."
         )
+
+
+class _Body:
+    """The server's input. Servers have errors of their own for a body that is badly framed."""
+
+    def __init__(self, sent: IO[bytes]) -> None:
+        self._sent = sent
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            return self._sent.read(size)
+        except Exception as error:
+            raise OSError("the body breaks off") from error  # werkzeug answers it with 400
+
+
+def _watch_body() -> None:
+    """See to it that a body which ends before its Content-Length is known to be cut off."""
+    request.environ["wsgi.input"] = _Body(request.environ["wsgi.input"])
+    if request.content_length is not None:
+        # With this, werkzeug would take any end for the right one.
+        request.environ.pop("wsgi.input_terminated", None)
 
 
 def _too_large(_: RequestEntityTooLarge) -> Response:

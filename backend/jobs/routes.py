@@ -8,6 +8,15 @@ from flask import Response, jsonify
 from backend.accounts.guards import current_user, signed_in, token_expires_at
 from backend.db import db, transaction
 from backend.http.api import Blueprint
+from backend.http.headers import (
+    ACCEPTED,
+    PART,
+    TAGGED,
+    byte_range,
+    if_none_match,
+    if_range,
+    last_event_id,
+)
 from backend.http.idempotency import idempotent, remember
 from backend.http.pagination import PageQuery
 from backend.jobs import actions, artifacts, batches, ledger, queries, streams
@@ -22,6 +31,7 @@ from backend.jobs.schemas import (
     JobListQuery,
     JobListSchema,
     LogSchema,
+    ResultSchema,
     StatusSchema,
     WaitQuery,
     envelope,
@@ -85,15 +95,16 @@ def mine(job_id: UUID) -> Job:
 def index(query: dict[str, Any]) -> dict[str, Any]:
     """List one's jobs, the newest first."""
     page = queries.jobs_page(
-        db.session(), current_user().id, wanted(query), query["cursor"], query["limit"]
+        db.session(), current_user().id, wanted(query), query.get("cursor"), query["limit"]
     )
     return {"success": True, "jobs": page.items, "next_cursor": page.next_cursor}
 
 
 @blueprint.route("/api/jobs/<uuid:job_id>")
 @signed_in
+@if_none_match
 @blueprint.arguments(WaitQuery, location="query")
-@blueprint.response(200, JobEnvelope)
+@blueprint.response(200, JobEnvelope, headers=TAGGED)
 @blueprint.alt_response(304, description="Not changed since the ETag in If-None-Match")
 def show(query: dict[str, Any], job_id: UUID) -> Any:
     """See one job; with `wait`, hold the answer until it changes."""
@@ -131,7 +142,7 @@ def cancel(body: dict[str, Any], job_id: UUID) -> dict[str, Any]:
 @blueprint.route("/api/jobs/<uuid:job_id>/retry", methods=["POST"])
 @signed_in
 @idempotent
-@blueprint.response(202, JobEnvelope)
+@blueprint.response(202, JobEnvelope, headers=ACCEPTED)
 def retry(job_id: UUID) -> Any:
     """Try a failed or cancelled job again; of a batch only what failed."""
     with transaction() as session:
@@ -179,7 +190,7 @@ def attempts(job_id: UUID) -> dict[str, Any]:
 @blueprint.response(200, JobListSchema)
 def children(query: dict[str, Any], job_id: UUID) -> dict[str, Any]:
     """List a batch's jobs, in the order of its items."""
-    page = queries.children_page(db.session(), mine(job_id), query["cursor"], query["limit"])
+    page = queries.children_page(db.session(), mine(job_id), query.get("cursor"), query["limit"])
     return {"success": True, "jobs": page.items, "next_cursor": page.next_cursor}
 
 
@@ -189,13 +200,15 @@ def children(query: dict[str, Any], job_id: UUID) -> dict[str, Any]:
 @blueprint.response(200, LogSchema)
 def log(query: dict[str, Any], job_id: UUID) -> dict[str, Any]:
     """Read what a job logged, the oldest line first."""
-    page = queries.log_page(db.session(), mine(job_id), query["cursor"], query["limit"])
+    page = queries.log_page(db.session(), mine(job_id), query.get("cursor"), query["limit"])
     return {"success": True, "lines": page.items, "next_cursor": page.next_cursor}
 
 
 @blueprint.route("/api/jobs/<uuid:job_id>/events")
 @signed_in
+@last_event_id
 @blueprint.response(200, content_type="text/event-stream", schema={"type": "string"})
+@blueprint.alt_response(204, description="The job has ended, and all of it was told")
 def events(job_id: UUID) -> Response:
     """Follow a job as Server-Sent Events; resumed by Last-Event-ID."""
     return streams.job_stream(current_user().id, mine(job_id), token_expires_at())
@@ -203,6 +216,7 @@ def events(job_id: UUID) -> Response:
 
 @blueprint.route("/api/jobs/events")
 @signed_in
+@last_event_id
 @blueprint.response(200, content_type="text/event-stream", schema={"type": "string"})
 def all_events() -> Response:
     """Follow all of one's jobs as Server-Sent Events; resumed by Last-Event-ID."""
@@ -211,10 +225,13 @@ def all_events() -> Response:
 
 @blueprint.route("/api/jobs/<uuid:job_id>/result")
 @signed_in
-@blueprint.response(
-    200, content_type="application/octet-stream", schema={"type": "string", "format": "binary"}
-)
-@blueprint.alt_response(206, description="The range asked for")
+@byte_range
+@if_range
+@if_none_match
+@blueprint.response(200, ResultSchema)
+@blueprint.alt_response(200, content_type="*/*", schema={}, description="The file")
+@blueprint.alt_response(206, description="The range asked for", headers=PART)
+@blueprint.alt_response(304, description="Not changed since the ETag in If-None-Match")
 def result(job_id: UUID) -> Response:
     """Download what a job made: its file, or its result as JSON where it made none."""
     return artifacts.download(mine(job_id))

@@ -153,6 +153,14 @@ class JobListSchema(Schema):
     next_cursor = fields.String(required=True, allow_none=True)
 
 
+class ResultSchema(Schema):
+    """The result of a job that made no file."""
+
+    success = fields.Boolean(required=True)
+    job_id = fields.UUID(required=True)
+    result = fields.Dict(keys=fields.String(), required=True, allow_none=True)
+
+
 class AttemptSchema(Schema):
     """One run of a job."""
 

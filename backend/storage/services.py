@@ -185,7 +185,8 @@ def _check_total(session: Session, owner_id: int, size_bytes: int) -> None:
     if used + size_bytes > limit:
         raise TooLarge(
             f"Your files may have at most {limit} bytes together; {used} are used,"
-            f" and this file has {size_bytes}."
+            f" and this file has {size_bytes}.",
+            code="storage_full",
         )
 
 

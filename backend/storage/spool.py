@@ -119,7 +119,10 @@ def check_size(size_bytes: int, limit_bytes: int, *, at_least: bool = False) -> 
     """Raise TooLarge when a file of this size, or of at least this size, is over the limit."""
     if size_bytes > limit_bytes:
         asked = f"at least {size_bytes}" if at_least else str(size_bytes)
-        raise TooLarge(f"A file may have at most {limit_bytes} bytes; this one has {asked}.")
+        raise TooLarge(
+            f"A file may have at most {limit_bytes} bytes; this one has {asked}.",
+            code="file_too_large",
+        )
 
 
 def write_base64(spool: Spool, text: str, name: str) -> None:

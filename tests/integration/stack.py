@@ -288,6 +288,13 @@ class Stack:
         with self.app.app_context(), transaction() as session:
             return submit(session, kind, owner_id, **params).id
 
+    def ring(self, queue: str, job_id: UUID, times: int) -> None:
+        """Ring for a job so many times, and wait until workers have taken the messages."""
+        self.app.extensions["sluice.doorbell"].ring(queue, [job_id] * times)
+        self.app.extensions["sluice.doorbell"].flush(5)
+        depths = self.app.extensions["sluice.broker_depths"]
+        until(lambda: depths()[queue] == 0, f"the messages of {queue} are taken")
+
     def job(self, job_id: UUID) -> Job:
         with self.ledger() as session:
             return session.get_one(Job, job_id, populate_existing=True)

@@ -333,13 +333,14 @@ def serving(service: Service) -> Iterator[Server]:
         port = int(probe.getsockname()[1])
     folder = service.settings.data_dir
     said = {**service.said(), "web_bind": f"127.0.0.1:{port}", "web_workers": 1}
-    command = [sys.executable, "-m", "gunicorn", "--pythonpath", str(ROOT)]
+    command = [sys.executable, "-m", "gunicorn"]
     command += ["-c", str(ROOT / "deploy" / "gunicorn.conf.py"), "app_v2:app"]
     with (folder / "web.log").open("wb") as output:
         process = subprocess.Popen(
             command,
             cwd=folder,
             env={
+                "PYTHONPATH": str(ROOT),
                 "PYTHONDONTWRITEBYTECODE": "1",
                 **{name.upper(): str(value) for name, value in said.items()},
             },
