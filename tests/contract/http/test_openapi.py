@@ -85,6 +85,16 @@ def test_every_route_is_documented(service: Service, document: dict[str, Any]) -
     assert operations(document).keys() == routes
 
 
+def test_a_jobs_states_are_those_of_the_contract(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    assert set(schemas["Job"]["properties"]["state"]["enum"]) == {
+        *("PENDING", "PROGRESS", "RETRY", "CANCELLING", "SUCCESS", "FAILURE", "REVOKED")
+    }
+    assert set(schemas["JobEnvelope"]["properties"]["status"]["enum"]) == {
+        *("pending", "processing", "completed", "failed", "cancelled")
+    }
+
+
 def test_every_operation_says_what_it_does(document: dict[str, Any]) -> None:
     for call, found in operations(document).items():
         assert found["summary"].endswith("."), call
@@ -200,7 +210,7 @@ def test_the_page_of_the_document_needs_nothing_from_outside(service: Service) -
     assets = ASSET.findall(page)
     assert len(assets) >= 5
     for asset in assets:
-        answer = client.get(asset)
+        answer = client.get(asset, buffered=True)
         assert answer.status_code == 200, asset
         if asset.endswith(".css"):
             assert not OUTSIDE.findall(answer.get_data(as_text=True).replace(SVG_NAMESPACE, ""))
