@@ -29,6 +29,7 @@ from celery.signals import (
 from flask import Flask
 from kombu import Connection, Exchange
 from kombu import Queue as BrokerQueue
+from kombu.transport import redis as kombu_redis
 from sqlalchemy.exc import SQLAlchemyError
 
 from backend.config import Settings
@@ -57,6 +58,24 @@ class PatientEvents(Events):  # type: ignore[misc] # Celery ships no types
     """Celery's events, by the dispatcher above."""
 
     dispatcher_cls = f"{__name__}:PatientDispatcher"
+
+
+class ForgettingQoS(kombu_redis.QoS):  # type: ignore[misc] # kombu ships no types
+    """Lets go of the messages that a worker holds when it loses the broker.
+
+    kombu 5.7 would put them back, and acknowledge them later, over the lost connection, and the
+    error ends the worker in the middle of its jobs. The steward rings for what is ready anyway.
+    """
+
+    restore_at_shutdown = False
+
+    def ack(self, delivery_tag: str) -> None:
+        """Acknowledge a message that came by a channel that is still open."""
+        if not self.channel.closed:
+            super().ack(delivery_tag)
+
+
+kombu_redis.Channel.QoS = ForgettingQoS
 
 
 def make_celery(app: Flask) -> Celery:

@@ -50,6 +50,7 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
             except TimeIsOver as late:
                 pytest.fail(f"{late}\n{stack.last_words()}", pytrace=False)
             yield stack
+            until(stack.is_idle, "every job has ended", 30)
             with stack.ledger() as session:
                 assert invariants.broken(session) == []
         finally:
@@ -61,8 +62,10 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
 
 @pytest.fixture
 def running(stack: Stack) -> Iterator[Stack]:
-    """The stack with every program running, also after the test."""
+    """The stack with every program running, also after the test; none may end by itself."""
     yield stack
-    ended = [name for name, program in stack.programs.items() if program.poll() is not None]
+    ended = stack.ended()
+    by_themselves = ended - stack.meant_to_end
     stack.start(*ended)
     until(stack.ready, "the stack is ready again", 40)
+    assert not by_themselves

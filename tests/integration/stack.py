@@ -28,7 +28,7 @@ from backend.config import Settings
 from backend.db import db, transaction
 from backend.jobs import submit
 from backend.jobs.kinds import JobKind
-from backend.jobs.models import Attempt, Job, JobEvent, LogLine, Worker
+from backend.jobs.models import IS_ACTIVE, Attempt, Job, JobEvent, LogLine, Worker
 from backend.jobs.states import ENDED
 from tests.integration.probes import EFFECT, KINDS
 
@@ -108,6 +108,7 @@ class Stack:
     port: int = field(default_factory=free_port)
     programs: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     started: dict[str, datetime] = field(default_factory=dict)
+    meant_to_end: set[str] = field(default_factory=set)
     people: list[Person] = field(default_factory=list)
 
     # ------------------------------------------------------------ what it is made of
@@ -168,6 +169,7 @@ class Stack:
         (self.folder / "metrics").mkdir(exist_ok=True)
         for name in names:
             self.started[name] = utc_now()
+            self.meant_to_end.discard(name)
             with self.log(name).open("ab") as output:
                 self.programs[name] = subprocess.Popen(
                     [str(part) for part in self.command(name)],
@@ -207,18 +209,23 @@ class Stack:
 
     def kill(self, name: str) -> None:
         """SIGKILL to the program's first process alone."""
+        self.meant_to_end.add(name)
         self.programs[name].kill()
         self.programs[name].wait(10)
 
-    def terminate(self, name: str, seconds: float = 15) -> None:
-        """SIGTERM to the program's first process alone, as supervisord does; wait for its end."""
+    def terminate(self, name: str) -> subprocess.Popen[bytes]:
+        """SIGTERM to the program's first process alone, as supervisord does."""
+        self.meant_to_end.add(name)
         self.programs[name].terminate()
-        self.programs[name].wait(seconds)
+        return self.programs[name]
+
+    def ended(self) -> set[str]:
+        """The programs that do not run."""
+        return {name for name, program in self.programs.items() if program.poll() is not None}
 
     def ready(self) -> bool:
         """Whether the web answers, and every worker has reported since it started."""
-        ended = [name for name, program in self.programs.items() if program.poll() is not None]
-        assert not ended, f"ended by themselves: {ended}\n{self.last_words()}"
+        assert not self.ended(), f"ended by themselves: {self.ended()}\n{self.last_words()}"
         with suppress(httpx.TransportError):
             if httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200:
                 return all(self.has_reported(name) for name in WORKERS)
@@ -308,6 +315,11 @@ class Stack:
         with self.ledger() as session:
             query = select(LogLine.message).where(LogLine.job_id == job_id).order_by(LogLine.id)
             return list(session.scalars(query))
+
+    def is_idle(self) -> bool:
+        """Whether every job has ended."""
+        with self.ledger() as session:
+            return session.scalars(select(Job.id).where(IS_ACTIVE)).first() is None
 
     def has_state(self, job_id: UUID, *states: str) -> bool:
         return self.job(job_id).state in states

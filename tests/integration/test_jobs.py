@@ -311,6 +311,17 @@ def test_a_slot_that_stood_still_past_its_lease_changes_nothing_when_it_goes_on(
     assert is_alive(slot)
 
 
+def test_a_broker_killed_as_a_job_ends_takes_no_worker_along(running: Stack) -> None:
+    for _ in range(2):
+        job_id = running.submit(probes.nap, seconds=0.0)
+        running.assert_done_once(job_id)
+        running.kill("broker")
+        running.start("broker")
+
+    running.assert_done_once(running.submit(probes.nap, seconds=0.0))
+    assert not running.ended()
+
+
 # ---------------------------------------------------------------- the broker forgets
 
 
@@ -355,7 +366,7 @@ def test_work_is_accepted_within_a_second_while_the_broker_is_away(running: Stac
 
 
 def test_a_backlog_that_the_broker_forgets_is_run_all_the_same(running: Stack) -> None:
-    running.terminate("default")
+    running.terminate("default").wait(15)
     backlog = [running.submit(probes.nap, seconds=0.0) for _ in range(20)]
     running.flush_broker()
     running.start("default")
@@ -383,11 +394,10 @@ def test_a_worker_that_is_told_to_end_lets_its_job_finish_within_the_grace(
 ) -> None:
     job_id = gate()
     begun()
-    name = program_of(running.job(job_id))
-    running.programs[name].terminate()
+    worker = running.terminate(program_of(running.job(job_id)))
     go()
 
-    assert running.programs[name].wait(10) == 0
+    assert worker.wait(10) == 0
     assert [attempt.outcome for attempt in running.attempts(job_id)] == ["succeeded"]
     running.assert_done_once(job_id)
 
@@ -400,7 +410,7 @@ def test_after_the_grace_a_job_is_handed_back_uncharged_and_goes_on_from_its_che
     # As after a retry or a second look of the steward: other tasks of the same job have succeeded.
     running.ring("default", job_id, times=3)
     name = program_of(running.job(job_id))
-    running.terminate(name, seconds=30)
+    running.terminate(name).wait(30)
     until(lambda: not is_alive(pid), "the attempt has ended", 2)
     assert running.attempts(job_id)[0].outcome == "handed_back"
     running.start(name)
@@ -449,9 +459,4 @@ def test_a_low_priority_job_starts_under_endless_high_load(running: Stack) -> No
         finally:
             over.set()
         loading.result()
-    until(lambda: not _ready(running), "the load is worked off", 30)
-
-
-def _ready(stack: Stack) -> list[UUID]:
-    with stack.ledger() as session:
-        return list(session.scalars(select(Job.id).where(Job.state == "queued")))
+    until(running.is_idle, "the load is worked off", 30)
