@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import JSON, DateTime, Dialect, Engine, MetaData, event
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Engine, MetaData, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session
@@ -71,6 +71,42 @@ def _sqlite_now(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
     # Six digits of fraction, as SQLAlchemy stores them, so that text compares as time does.
     seconds = compiler.process(element.clauses, **kw)
     return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', ({seconds}) || ' seconds')"
+
+
+class transaction_id(FunctionElement[int]):  # noqa: N801 - reads as the SQL function it is
+    """The number of the transaction that writes; 0 on SQLite, which has one writer at a time."""
+
+    type = BigInteger()
+    inherit_cache = True
+    name = "transaction_id"
+
+
+class oldest_transaction_id(FunctionElement[int]):  # noqa: N801 - reads as the SQL function it is
+    """The number below which every transaction has ended, and so can be seen; 1 on SQLite."""
+
+    type = BigInteger()
+    inherit_cache = True
+    name = "oldest_transaction_id"
+
+
+@compiles(transaction_id, "postgresql")
+def _postgresql_transaction_id(*_: Any, **__: Any) -> str:
+    return "CAST(CAST(pg_current_xact_id() AS text) AS bigint)"
+
+
+@compiles(transaction_id, "sqlite")
+def _sqlite_transaction_id(*_: Any, **__: Any) -> str:
+    return "0"
+
+
+@compiles(oldest_transaction_id, "postgresql")
+def _postgresql_oldest_transaction_id(*_: Any, **__: Any) -> str:
+    return "CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint)"
+
+
+@compiles(oldest_transaction_id, "sqlite")
+def _sqlite_oldest_transaction_id(*_: Any, **__: Any) -> str:
+    return "1"
 
 
 class Base(DeclarativeBase):

@@ -30,10 +30,11 @@ def honours(name: str, description: str, **schema: Any) -> Callable[[View], View
 if_none_match = honours(
     "If-None-Match", "The ETag of an earlier answer: if it is this one's too, 304 without a body."
 )
+EVENT_ID = "[0-9]{1,18}-[0-9]{1,18}"
 last_event_id = honours(
     "Last-Event-ID",
     "The last id that a stream gave: the new one goes on after it.",
-    pattern="^[0-9]{1,18}$",
+    pattern=f"^{EVENT_ID}$",
 )
 byte_range = honours("Range", "One range of bytes (RFC 9110, section 14), to resume a download.")
 if_range = honours("If-Range", "The ETag of the part that is there: the range only if it still is.")

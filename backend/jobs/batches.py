@@ -255,11 +255,10 @@ def _move_children(
     ).all()
     if moved:
         now = session.scalars(select(db_now())).one()
-        owner = {"owner_id": parent.owner_id, "at": now}
         session.execute(
             insert(JobEvent),
             [
-                {"job_id": job_id, "state": state, "attempt": attempt, **owner}
+                {"job_id": job_id, "at": now, "state": state, "attempt": attempt}
                 for job_id, state, attempt in moved
             ],
         )

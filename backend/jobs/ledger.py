@@ -163,7 +163,7 @@ def record_event(session: Session, job: Job, note: str | None = None) -> None:
     session.execute(
         insert(JobEvent).values(
             job_id=job.id,
-            owner_id=job.owner_id,
+            owner_id=job.owner_id if job.parent_id is None else None,
             at=db_now(),
             state=job.state,
             attempt=job.attempt or 0,

@@ -19,7 +19,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 from uuid_utils.compat import uuid7
 
-from backend.db import Base
+from backend.db import Base, transaction_id
 from backend.jobs.states import JobState
 from backend.storage.models import StoredFile
 
@@ -142,17 +142,24 @@ class Attempt(Base):
 
 
 class JobEvent(Base):
-    """A change of a job's state; its id is the cursor of event streams."""
+    """A change of a job's state.
+
+    The events of one job commit in the order of their ids, because each is written under the
+    job's row lock. Those of several jobs do not, on PostgreSQL: a reader that went by ids alone
+    would pass over one whose transaction takes longer. So a stream of many jobs goes by the
+    writing transactions' numbers, up to the oldest that has not ended.
+    """
 
     __tablename__ = "job_events"
     __table_args__ = (
         Index("ix_job_events_job", "job_id", "id"),
-        Index("ix_job_events_owner", "owner_id", "id"),
+        Index("ix_job_events_owner", "owner_id", "txid", "id"),
     )
 
     id: Mapped[int] = mapped_column(RowNumber, primary_key=True)
+    txid: Mapped[int] = mapped_column(BigInteger, default=transaction_id())
     job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
-    owner_id: Mapped[int | None]
+    owner_id: Mapped[int | None]  # None for a batch's child: to the owner, the batch speaks for it
     at: Mapped[datetime]
     state: Mapped[str] = mapped_column(String(12))
     attempt: Mapped[int]

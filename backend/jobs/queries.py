@@ -3,14 +3,14 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, select, tuple_
 from sqlalchemy.orm import Session, selectinload
 
 from backend.clock import utc_now
-from backend.db import db_now
+from backend.db import db_now, oldest_transaction_id
 from backend.errors import NotFound
 from backend.http.pagination import Page, decode_cursor, not_a_cursor, page_of
 from backend.jobs.models import (
@@ -23,7 +23,7 @@ from backend.jobs.models import (
     QueuePause,
     Worker,
 )
-from backend.jobs.states import ENDED, JobState
+from backend.jobs.states import ENDED, JobState, as_shown
 
 RECENT_RUNS = 50  # of a kind, from which its duration is foretold
 FEWEST_RUNS = 5  # fewer tell nothing
@@ -137,20 +137,71 @@ def log_page(session: Session, job: Job, cursor: str | None, limit: int) -> Page
     return page_of(session.scalars(query).all(), limit, lambda line: [line.id])
 
 
-def events_after(
-    session: Session, owner_id: int, cursor: int, job_id: UUID | None = None, most: int = 500
-) -> Sequence[JobEvent]:
-    """What happened after an event, the oldest first."""
-    query = select(JobEvent).where(JobEvent.owner_id == owner_id, JobEvent.id > cursor)
+class Place(NamedTuple):
+    """An event's place in the order in which events can be seen (see `JobEvent`)."""
+
+    txid: int
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """An event, and the state that it shows to callers."""
+
+    event: JobEvent
+    state: JobState
+
+    @property
+    def place(self) -> Place:
+        """Where a reader of this event goes on."""
+        return Place(self.event.txid, self.event.id)
+
+
+MOST_EVENTS = 500  # that one look brings
+# Nothing can turn up before such an event any more.
+SETTLED = JobEvent.txid < oldest_transaction_id()
+
+
+def events_of_job(session: Session, job_id: UUID, after: Place) -> list[Happened]:
+    """What happened to a job after an event, the oldest first."""
+    return _happened(
+        session,
+        select(JobEvent, Job.items_total)
+        .join(Job, Job.id == JobEvent.job_id)
+        .where(JobEvent.job_id == job_id, JobEvent.id > after.id)
+        .order_by(JobEvent.id),
+    )
+
+
+def events_of_owner(session: Session, owner_id: int, after: Place) -> list[Happened]:
+    """What happened to an owner's jobs after an event, without the children of batches."""
+    order = tuple_(JobEvent.txid, JobEvent.id)
+    return _happened(
+        session,
+        select(JobEvent, Job.items_total)
+        .join(Job, Job.id == JobEvent.job_id)
+        .where(JobEvent.owner_id == owner_id, order > tuple_(*after), SETTLED)
+        .order_by(JobEvent.txid, JobEvent.id),
+    )
+
+
+def _happened(session: Session, query: Select[JobEvent, int | None]) -> list[Happened]:
+    return [
+        Happened(event, as_shown(event.state, begun=bool(event.attempt) or total is not None))
+        for event, total in session.execute(query.limit(MOST_EVENTS))
+    ]
+
+
+def last_place(session: Session, owner_id: int, job_id: UUID | None = None) -> Place:
+    """The place of the newest event of a job, or of an owner; the very first without any."""
+    query = select(JobEvent.txid, JobEvent.id).limit(1)
     if job_id is not None:
-        query = query.where(JobEvent.job_id == job_id)
-    return session.scalars(query.order_by(JobEvent.id).limit(most)).all()
-
-
-def last_event_id(session: Session, owner_id: int) -> int:
-    """The newest event of an owner; 0 when there is none."""
-    newest = select(func.max(JobEvent.id)).where(JobEvent.owner_id == owner_id)
-    return session.scalar(newest) or 0
+        query = query.where(JobEvent.job_id == job_id).order_by(JobEvent.id.desc())
+    else:
+        query = query.where(JobEvent.owner_id == owner_id, SETTLED)
+        query = query.order_by(JobEvent.txid.desc(), JobEvent.id.desc())
+    newest = session.execute(query).one_or_none()
+    return Place(*newest) if newest else Place(0, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

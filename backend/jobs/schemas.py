@@ -8,7 +8,7 @@ from marshmallow import Schema, ValidationError, fields, validate, validates_sch
 from backend.http.pagination import PageQuery
 from backend.jobs.kinds import Queue
 from backend.jobs.models import Job
-from backend.jobs.states import CLIENT_STATE, CLIENT_STATUS, JobState
+from backend.jobs.states import CLIENT_STATE, CLIENT_STATUS, JobState, as_shown
 
 STATES_BY_CLIENT_NAME = {
     name: [state for state in JobState if CLIENT_STATE[state] == name]
@@ -35,14 +35,8 @@ def whole_percent(job: Job) -> int:
 
 
 def state_of(job: Job) -> JobState:
-    """The state as callers see it: a job that has begun never looks as if it had not.
-
-    A batch is queued again for its closing step, and a job whose worker was lost for its next
-    attempt; to its owner both are under way.
-    """
-    if job.state == JobState.QUEUED and (job.items_total is not None or job.attempt):
-        return JobState.RUNNING
-    return JobState(job.state)
+    """A job's state as callers see it."""
+    return as_shown(job.state, begun=job.items_total is not None or bool(job.attempt))
 
 
 def message_of(job: Job) -> str:

@@ -36,6 +36,16 @@ MOVES: dict[JobState, frozenset[JobState]] = {
     S.SUCCEEDED: frozenset({S.WAITING}),  # a batch of which some items failed
 }
 
+
+def as_shown(state: str, *, begun: bool) -> JobState:
+    """The state as callers see it: a job that has begun never looks as if it had not.
+
+    A batch is queued again for its closing step, and a job whose worker was lost for its next
+    attempt; to its owner both are under way.
+    """
+    return S.RUNNING if state == S.QUEUED and begun else JobState(state)
+
+
 # `job.state` in the contract: Celery's names, which earlier clients read.
 CLIENT_STATE: dict[JobState, str] = {
     S.WAITING: "PROGRESS",

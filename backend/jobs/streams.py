@@ -1,6 +1,7 @@
 """Waiting for a job: the long poll and Server-Sent Events (WHATWG HTML, section 9.2)."""
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -13,10 +14,13 @@ from werkzeug.http import quote_etag
 from backend.clock import utc_now
 from backend.db import db
 from backend.errors import InvalidInput, Unavailable
+from backend.http.headers import EVENT_ID
 from backend.jobs import queries
 from backend.jobs.live import Hub, Watcher
 from backend.jobs.models import Job
+from backend.jobs.queries import Happened, Place
 from backend.jobs.schemas import JobSchema
+from backend.jobs.states import CLIENT_STATE
 
 LOOK_SECONDS = 2.0  # how often the ledger is looked at when nothing is heard
 PAUSE_SECONDS = 0.2  # between two looks, however much is heard
@@ -65,22 +69,21 @@ def _tag(job: Job) -> str:
     return f"{job.id.hex}-{job.version}"
 
 
-def last_event_id() -> int | None:
-    """The id after which a resumed stream goes on; InvalidInput if it is none of ours."""
+def last_event_id() -> Place | None:
+    """The place after which a resumed stream goes on; InvalidInput if its id is none of ours."""
     sent = request.headers.get("Last-Event-ID", "")
     if not sent:
         return None
-    if not sent.isascii() or not sent.isdigit() or len(sent) > 18:
-        raise InvalidInput(f"Last-Event-ID: {sent[:40]!r} is not an id that a stream gave out.")
-    return int(sent)
+    if not re.fullmatch(EVENT_ID, sent):
+        raise InvalidInput(f"Last-Event-ID: {sent[:40]!a} is not an id that a stream gave out.")
+    return Place(*map(int, sent.split("-")))
 
 
 def job_stream(owner_id: int, job: Job, expires_at: datetime) -> Response:
     """The events of one job, until it has ended or the token expires."""
-    after = last_event_id()
-    if job.ended and after is not None and not _missed(owner_id, after, job.id):
+    job_id, after = job.id, last_event_id()
+    if job.ended and after is not None and not queries.events_of_job(db.session(), job_id, after):
         return Response(status=204)  # nothing will come: the client need not reconnect
-    job_id = job.id
 
     def look(shown: dict[UUID, int]) -> Iterator[str]:
         session = db.session()
@@ -106,7 +109,7 @@ def owner_stream(owner_id: int, expires_at: datetime) -> Response:
 def _stream(
     owner_id: int,
     job_id: UUID | None,
-    after: int | None,
+    after: Place | None,
     expires_at: datetime,
     look: Callable[[dict[UUID, int]], Iterator[str]],
 ) -> Response:
@@ -117,16 +120,20 @@ def _stream(
         raise Unavailable("Too many streams are open on this server; poll, or try again shortly.")
 
     def generate(watcher: Watcher) -> Iterator[str]:
-        cursor = queries.last_event_id(db.session(), owner_id) if after is None else after
+        cursor = after or queries.last_place(db.session(), owner_id, job_id)
         shown: dict[UUID, int] = {}
         spoke = time.monotonic()
-        yield f"retry: 2000\nid: {cursor}\n\n"
+        yield f"retry: 2000\nid: {_id_of(cursor)}\n\n"
         while True:
             # The jobs before the events: the events of an end that was seen are there by then.
             seen = [*look(shown)]
-            happened = queries.events_after(db.session(), owner_id, cursor, job_id)
-            said = [*(_event(row) for row in happened), *seen]
-            cursor = happened[-1].id if happened else cursor
+            happened = (
+                queries.events_of_job(db.session(), job_id, cursor)
+                if job_id is not None
+                else queries.events_of_owner(db.session(), owner_id, cursor)
+            )
+            said = [*map(_event, happened), *seen]
+            cursor = happened[-1].place if happened else cursor
             # Nothing is held while waiting: neither a connection nor a snapshot.
             db.session.commit()
             db.session.remove()
@@ -151,10 +158,6 @@ def _stream(
     return response
 
 
-def _missed(owner_id: int, after: int, job_id: UUID) -> bool:
-    return bool(queries.events_after(db.session(), owner_id, after, job_id, most=1))
-
-
 def _changes(jobs: list[Job], shown: dict[UUID, int]) -> Iterator[str]:
     """A message for each job that has changed since it was shown."""
     for job in jobs:
@@ -163,17 +166,22 @@ def _changes(jobs: list[Job], shown: dict[UUID, int]) -> Iterator[str]:
             yield _message("job", JobSchema().dump(job))
 
 
-def _event(row: Any) -> str:
+def _event(happened: Happened) -> str:
+    event = happened.event
     content = {
-        "job_id": str(row.job_id),
-        "state": row.state,
-        "attempt": row.attempt,
-        "note": row.note,
-        "at": row.at.isoformat(),
+        "job_id": str(event.job_id),
+        "state": CLIENT_STATE[happened.state],
+        "attempt": event.attempt,
+        "note": event.note,
+        "at": event.at.isoformat(),
     }
-    return _message("state", content, row.id)
+    return _message("state", content, happened.place)
 
 
-def _message(event: str, content: dict[str, Any], event_id: int | None = None) -> str:
-    head = f"id: {event_id}\n" if event_id is not None else ""
+def _id_of(place: Place) -> str:
+    return f"{place.txid}-{place.id}"
+
+
+def _message(event: str, content: dict[str, Any], place: Place | None = None) -> str:
+    head = f"id: {_id_of(place)}\n" if place is not None else ""
     return f"{head}event: {event}\ndata: {json.dumps(content)}\n\n"

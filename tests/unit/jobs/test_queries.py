@@ -1,24 +1,26 @@
 """Reading the ledger: lists that hold still, reasons, forecasts, and plans that use an index."""
 
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
 from flask import Flask
-from sqlalchemy import Select, insert, select, update
+from sqlalchemy import Select, insert, select, tuple_, update
 from sqlalchemy.dialects import sqlite
 
 from backend.clock import utc_now
 from backend.db import db, db_now, transaction
 from backend.errors import NotFound
-from backend.jobs import Queue, attempts, queries, submit_batch, workers
+from backend.jobs import Queue, attempts, batches, queries, submit, submit_batch, workers
 from backend.jobs.models import IS_LEASED, IS_PARKED, Attempt, Job, JobEvent, QueuePause
-from backend.jobs.queries import Filter
+from backend.jobs.queries import Filter, Place
 from tests.unit.jobs import probes
 from tests.unit.jobs.conftest import (
     OWNER,
     STRANGER,
+    beside,
     claimed,
     in_transaction,
     now,
@@ -106,18 +108,63 @@ def test_children_are_listed_in_the_order_of_their_items(app: Flask) -> None:
 @on_both
 def test_events_go_on_after_the_cursor(app: Flask) -> None:
     job, held = running()
-    cursor = queries.last_event_id(db.session(), OWNER)
+    everyones, its_own = (queries.last_place(db.session(), OWNER, each) for each in (None, job.id))
     other = submitted()
     in_transaction(attempts.finish, held, {})
 
-    after = queries.events_after(db.session(), OWNER, cursor)
-    assert [(event.job_id, event.state) for event in after] == [
+    after = queries.events_of_owner(db.session(), OWNER, everyones)
+    assert [(each.event.job_id, each.state) for each in after] == [
         (other.id, "queued"),
         (job.id, "succeeded"),
     ]
-    mine = queries.events_after(db.session(), OWNER, cursor, job.id)
-    assert [event.state for event in mine] == ["succeeded"]
-    assert queries.events_after(db.session(), STRANGER, 0) == []
+    assert queries.last_place(db.session(), OWNER) == after[-1].place
+    mine = queries.events_of_job(db.session(), job.id, its_own)
+    assert [each.state for each in mine] == ["succeeded"]
+    assert queries.events_of_owner(db.session(), STRANGER, Place(0, 0)) == []
+
+
+@on_both
+def test_a_batch_speaks_for_its_children(app: Flask) -> None:
+    with transaction() as session:
+        parent = submit_batch(session, probes.close, OWNER, probes.once, [("an item", {})])
+    in_transaction(attempts.finish, claimed(), {"ran": 1})
+    in_transaction(batches.release, parent.id)
+
+    told = queries.events_of_owner(db.session(), OWNER, Place(0, 0))
+    assert [(each.event.job_id, each.event.state, each.state) for each in told] == [
+        (parent.id, "waiting", "waiting"),
+        (
+            parent.id,
+            "queued",
+            "running",
+        ),  # for its closing step: it never looks as if it had not begun
+    ]
+
+
+@pytest.mark.needs("initdb", "pg_ctl")
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_an_event_whose_transaction_ends_late_is_not_passed_over(app: Flask) -> None:
+    """Its id is the smaller one, and it can be seen only after the other's."""
+    written, looked = threading.Event(), threading.Event()
+
+    def late() -> UUID:
+        with transaction() as session:
+            job = submit(session, probes.echo, OWNER)
+            written.set()
+            assert looked.wait(30)
+        return job.id
+
+    def early() -> tuple[UUID, Place]:
+        assert written.wait(30)
+        job = submitted()
+        seen = queries.events_of_owner(db.session(), OWNER, Place(0, 0))
+        looked.set()
+        return job.id, seen[-1].place if seen else Place(0, 0)
+
+    late_id, (early_id, place) = beside(app, late, early)
+    after = queries.events_of_owner(db.session(), OWNER, place)
+
+    assert [each.event.job_id for each in after] == [late_id, early_id]
 
 
 # ---------------------------------------------------------------- why it waits
@@ -292,7 +339,9 @@ DUTIES = {
     "rescue": (select(Job).where(IS_LEASED, Job.lease_expires_at < db_now()), "ix_jobs_leases"),
     "release": (select(Job.id).where(IS_PARKED), "ix_jobs_parked"),
     "events of an owner": (
-        select(JobEvent).where(JobEvent.owner_id == 1, JobEvent.id > 5).order_by(JobEvent.id),
+        select(JobEvent)
+        .where(JobEvent.owner_id == 1, tuple_(JobEvent.txid, JobEvent.id) > tuple_(0, 5))
+        .order_by(JobEvent.txid, JobEvent.id),
         "ix_job_events_owner",
     ),
     "events of a job": (

@@ -1,0 +1,37 @@
+"""Events are read in the order in which their transactions ended.
+
+Revision ID: 0002
+Revises: 0001
+"""
+import sqlalchemy as sa
+from alembic import op
+
+revision = '0002'
+down_revision = '0001'
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Go forward."""
+    with op.batch_alter_table('job_events', schema=None) as batch_op:
+        batch_op.drop_index('ix_job_events_owner')
+        batch_op.add_column(sa.Column('txid', sa.BigInteger(), nullable=False, server_default='0'))
+    with op.batch_alter_table('job_events', schema=None) as batch_op:
+        batch_op.alter_column('txid', server_default=None)
+        batch_op.create_index('ix_job_events_owner', ['owner_id', 'txid', 'id'], unique=False)
+    op.execute(
+        'UPDATE job_events SET owner_id = NULL'
+        ' WHERE job_id IN (SELECT id FROM jobs WHERE parent_id IS NOT NULL)'
+    )
+
+
+def downgrade() -> None:
+    """Go back."""
+    op.execute(
+        'UPDATE job_events SET owner_id = (SELECT owner_id FROM jobs WHERE jobs.id = job_events.job_id)'
+    )
+    with op.batch_alter_table('job_events', schema=None) as batch_op:
+        batch_op.drop_index('ix_job_events_owner')
+        batch_op.drop_column('txid')
+        batch_op.create_index('ix_job_events_owner', ['owner_id', 'id'], unique=False)
