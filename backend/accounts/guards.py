@@ -1,7 +1,8 @@
 """Who may call a view: `signed_in`, `admin_only`, and what they know of the caller."""
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -14,6 +15,7 @@ from limits import parse_many
 from backend.accounts import services, tokens
 from backend.accounts.models import User, UserRole
 from backend.accounts.tokens import Claims, claims_of
+from backend.clock import utc_now
 from backend.config import Settings, SettingsError
 from backend.db import db
 from backend.errors import Forbidden, Unauthenticated
@@ -73,9 +75,28 @@ def current_claims() -> Claims:
     return claims_of(get_jwt())
 
 
-def token_expires_at() -> datetime:
-    """Return when the caller's access token expires: a stream must end then."""
-    return current_claims().expires_at
+@dataclass(frozen=True, slots=True)
+class LogIn:
+    """The log-in behind a request, for an answer that goes on and must not outlive it."""
+
+    claims: Claims
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the access token expires."""
+        return (self.claims.expires_at - utc_now()).total_seconds()
+
+    def holds(self) -> bool:
+        """Whether the token would still be accepted: neither expired nor revoked."""
+        if self.seconds_left <= 0:
+            return False
+        found = services.find_signed_in(db.session(), self.claims.user_id, self.claims.family_id)
+        return found is not None
+
+
+def current_log_in() -> LogIn:
+    """Return the log-in of a `signed_in` view's caller."""
+    return LogIn(current_claims())
 
 
 def configure_accounts(app: Flask, settings: Settings) -> None:

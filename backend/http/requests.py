@@ -1,6 +1,8 @@
 """What every request gets: an id, a log line, limits on its body, and headers on its answer."""
 
 import re
+import socket
+import ssl
 import time
 from typing import IO
 
@@ -76,6 +78,23 @@ def _watch_body() -> None:
     if request.content_length is not None:
         # With this, werkzeug would take any end for the right one.
         request.environ.pop("wsgi.input_terminated", None)
+
+
+def caller_has_gone() -> bool:
+    """Whether the caller of the current request has closed the connection.
+
+    Asked during an answer that waits: a write would tell, but only at the second one. Servers
+    that do not hand out their connection, and TLS in this process, leave it unknown.
+    """
+    connection = request.environ.get("gunicorn.socket")
+    if not isinstance(connection, socket.socket) or isinstance(connection, ssl.SSLSocket):
+        return False
+    try:
+        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 def _too_large(_: RequestEntityTooLarge) -> Response:

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from flask import Response, jsonify
 
-from backend.accounts.guards import current_user, signed_in, token_expires_at
+from backend.accounts.guards import current_log_in, current_user, signed_in
 from backend.db import db, transaction
 from backend.http.api import Blueprint
 from backend.http.headers import (
@@ -211,7 +211,7 @@ def log(query: dict[str, Any], job_id: UUID) -> dict[str, Any]:
 @blueprint.alt_response(204, description="The job has ended, and all of it was told")
 def events(job_id: UUID) -> Response:
     """Follow a job as Server-Sent Events; resumed by Last-Event-ID."""
-    return streams.job_stream(current_user().id, mine(job_id), token_expires_at())
+    return streams.job_stream(current_user().id, mine(job_id), current_log_in())
 
 
 @blueprint.route("/api/jobs/events")
@@ -220,7 +220,7 @@ def events(job_id: UUID) -> Response:
 @blueprint.response(200, content_type="text/event-stream", schema={"type": "string"})
 def all_events() -> Response:
     """Follow all of one's jobs as Server-Sent Events; resumed by Last-Event-ID."""
-    return streams.owner_stream(current_user().id, token_expires_at())
+    return streams.owner_stream(current_user().id, current_log_in())
 
 
 @blueprint.route("/api/jobs/<uuid:job_id>/result")

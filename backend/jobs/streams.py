@@ -3,18 +3,18 @@
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
-from datetime import datetime
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
 from flask import Response, current_app, request, stream_with_context
 from werkzeug.http import quote_etag
 
-from backend.clock import utc_now
+from backend.accounts.guards import LogIn
 from backend.db import db
 from backend.errors import InvalidInput, Unavailable
 from backend.http.headers import EVENT_ID
+from backend.http.requests import caller_has_gone
 from backend.jobs import queries
 from backend.jobs.live import Hub, Watcher
 from backend.jobs.models import Job
@@ -25,7 +25,6 @@ from backend.jobs.states import CLIENT_STATE
 LOOK_SECONDS = 2.0  # how often the ledger is looked at when nothing is heard
 PAUSE_SECONDS = 0.2  # between two looks, however much is heard
 KEEPALIVE_SECONDS = 15.0
-ENDED_VERSION = -1  # in place of a version: the job's end was shown
 MOST_ACTIVE = 200  # jobs whose state a new stream begins with
 
 
@@ -46,7 +45,7 @@ def wait_for_change(owner_id: int, job: Job, seconds: float) -> Job:
     with hub().watch(owner_id, job.id) as watcher:
         while watcher and not job.ended and job.version == version:
             left = until - time.monotonic()
-            if left <= 0:
+            if left <= 0 or caller_has_gone():
                 break
             db.session.commit()
             db.session.remove()
@@ -79,39 +78,46 @@ def last_event_id() -> Place | None:
     return Place(*map(int, sent.split("-")))
 
 
-def job_stream(owner_id: int, job: Job, expires_at: datetime) -> Response:
-    """The events of one job, until it has ended or the token expires."""
+def job_stream(owner_id: int, job: Job, log_in: LogIn) -> Response:
+    """The events of one job, until it has ended, is deleted, or the log-in is over."""
     job_id, after = job.id, last_event_id()
     if job.ended and after is not None and not queries.events_of_job(db.session(), job_id, after):
         return Response(status=204)  # nothing will come: the client need not reconnect
 
-    def look(shown: dict[UUID, int]) -> Iterator[str]:
-        session = db.session()
-        now = queries.owned(session, owner_id, job_id)
-        yield from _changes([now], shown)
+    def look(_: Shown, cursor: Place) -> Seen:
+        # The job before its events: those of an end that was seen are there by then.
+        now = queries.among(db.session(), owner_id, {job_id})
+        return queries.events_of_job(db.session(), job_id, cursor), now
 
-    return _stream(owner_id, job_id, after, expires_at, look)
+    return _stream(owner_id, job_id, after, log_in, look)
 
 
-def owner_stream(owner_id: int, expires_at: datetime) -> Response:
-    """The events of all of an owner's jobs (a batch speaks for its children)."""
+def owner_stream(owner_id: int, log_in: LogIn) -> Response:
+    """The events of all of an owner's jobs, until the log-in is over.
 
-    def look(shown: dict[UUID, int]) -> Iterator[str]:
+    A batch speaks for its children.
+    """
+
+    def look(shown: Shown, cursor: Place) -> Seen:
+        happened = queries.events_of_owner(db.session(), owner_id, cursor)
         active = queries.active(db.session(), owner_id, MOST_ACTIVE)
-        ended = queries.among(db.session(), owner_id, set(shown) - {job.id for job in active})
-        yield from _changes([*active, *ended], shown)
-        for job in ended:
-            del shown[job.id]
+        of = {each.event.job_id for each in happened} | set(shown)
+        ended = queries.among(db.session(), owner_id, of - {job.id for job in active})
+        return happened, [*active, *ended]
 
-    return _stream(owner_id, None, last_event_id(), expires_at, look)
+    return _stream(owner_id, None, last_event_id(), log_in, look)
+
+
+Shown = dict[UUID, int]  # the version of each active job that the stream has shown
+Seen = tuple[Sequence[Happened], Sequence[Job]]
 
 
 def _stream(
     owner_id: int,
     job_id: UUID | None,
     after: Place | None,
-    expires_at: datetime,
-    look: Callable[[dict[UUID, int]], Iterator[str]],
+    log_in: LogIn,
+    look: Callable[[Shown, Place], Seen],
 ) -> Response:
     watching = hub().watch(owner_id, job_id)
     watcher = watching.__enter__()
@@ -121,19 +127,15 @@ def _stream(
 
     def generate(watcher: Watcher) -> Iterator[str]:
         cursor = after or queries.last_place(db.session(), owner_id, job_id)
-        shown: dict[UUID, int] = {}
+        shown: Shown = {}
         spoke = time.monotonic()
         yield f"retry: 2000\nid: {_id_of(cursor)}\n\n"
-        while True:
-            # The jobs before the events: the events of an end that was seen are there by then.
-            seen = [*look(shown)]
-            happened = (
-                queries.events_of_job(db.session(), job_id, cursor)
-                if job_id is not None
-                else queries.events_of_owner(db.session(), owner_id, cursor)
-            )
-            said = [*map(_event, happened), *seen]
+        while not caller_has_gone():
+            happened, jobs = look(shown, cursor)
+            said = [*map(_event, happened), *_changes(jobs, shown)]
             cursor = happened[-1].place if happened else cursor
+            over = job_id is not None and not shown  # it has ended, or was deleted
+            over = over or not log_in.holds()
             # Nothing is held while waiting: neither a connection nor a snapshot.
             db.session.commit()
             db.session.remove()
@@ -143,13 +145,11 @@ def _stream(
             elif time.monotonic() - spoke > KEEPALIVE_SECONDS:
                 yield ": still here\n\n"
                 spoke = time.monotonic()
-            over = job_id is not None and shown.get(job_id) == ENDED_VERSION
-            if over or utc_now() >= expires_at:
+            if over:
                 yield "event: end\ndata: {}\n\n"
                 return
             time.sleep(PAUSE_SECONDS if said else 0)
-            left = (expires_at - utc_now()).total_seconds()
-            watcher.wait(max(0.0, min(LOOK_SECONDS, left)))
+            watcher.wait(max(0.0, min(LOOK_SECONDS, log_in.seconds_left)))
 
     response = Response(stream_with_context(generate(watcher)), mimetype="text/event-stream")
     response.headers["X-Accel-Buffering"] = "no"
@@ -158,11 +158,14 @@ def _stream(
     return response
 
 
-def _changes(jobs: list[Job], shown: dict[UUID, int]) -> Iterator[str]:
-    """A message for each job that has changed since it was shown."""
+def _changes(jobs: Sequence[Job], shown: Shown) -> Iterator[str]:
+    """A message for each job that has changed since it was shown; what is no more is forgotten."""
+    before = dict(shown)
+    shown.clear()
     for job in jobs:
-        if shown.get(job.id) not in {job.version, ENDED_VERSION}:
-            shown[job.id] = ENDED_VERSION if job.ended else job.version
+        if not job.ended:
+            shown[job.id] = job.version
+        if before.get(job.id) != job.version:
             yield _message("job", JobSchema().dump(job))
 
 
