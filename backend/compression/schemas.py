@@ -5,6 +5,7 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from backend.compression.engine import Level
+from backend.jobs import FileId
 from backend.jobs.schemas import AcceptedSchema, LinksSchema
 
 LEVELS = [level.value for level in Level]
@@ -123,7 +124,7 @@ class BatchStatusSchema(Schema):
 class CompressFileParams(Schema):
     """The parameters of `compression.compress_file`."""
 
-    file_id = fields.Integer(required=True)
+    file_id = FileId(required=True)
     name = fields.String(required=True)
     original_bytes = fields.Integer(required=True)
     level = fields.Enum(Level, by_value=True, required=True)

@@ -2,8 +2,8 @@
 
 from backend.jobs.batches import submit_batch
 from backend.jobs.context import JobContext
-from backend.jobs.kinds import Queue, Retry, job
+from backend.jobs.kinds import FileId, Queue, Retry, job
 from backend.jobs.ledger import submit
 from backend.jobs.schedules import Schedule
 
-__all__ = ["JobContext", "Queue", "Retry", "Schedule", "job", "submit", "submit_batch"]
+__all__ = ["FileId", "JobContext", "Queue", "Retry", "Schedule", "job", "submit", "submit_batch"]

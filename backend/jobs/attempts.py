@@ -181,6 +181,12 @@ def log_lines(session: Session, held: Claim, lines: Sequence[Line]) -> None:
     )
 
 
+def log_end(session: Session, held: Claim, reason: str) -> None:
+    """Say in the job's log how an attempt ended whose own process could not."""
+    now = session.scalars(select(db_now())).one()
+    log_lines(session, held, [Line(at=now, level="error", message=reason)])
+
+
 def hold(session: Session, held: Claim) -> bool:
     """Lock the job's row for this transaction; False when it is no longer this attempt's."""
     row = session.execute(select(Job.id).where(*_held(held)).with_for_update()).one_or_none()
@@ -262,6 +268,7 @@ def lose(session: Session, held: Claim, reason: str) -> Job | None:
     ).one_or_none()
     if job is None:
         return None
+    log_end(session, held, reason)
     if job.state == JobState.CANCELLING:
         return stop(session, held, "lost")
     if job.attempt - job.uncharged >= job.max_attempts:

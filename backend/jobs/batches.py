@@ -72,6 +72,7 @@ def submit_batch(
             row.parent_id, row.item = parent.id, number
         session.add_all(rows)
         session.flush()
+        ledger.hold_inputs(session, each, rows)
         if total < RINGS_AT_ONCE:
             ring(session, each.queue, [row.id for row in rows[: RINGS_AT_ONCE - total]])
         total += len(rows)

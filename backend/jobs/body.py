@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 import structlog
@@ -62,7 +62,7 @@ def run(
         try:
             return _record(outcome, settings.lease_seconds)
         except Exception as error:  # noqa: BLE001 - an effect refused; that too is recorded
-            return _record(_failure(kind, held, error), settings.lease_seconds)
+            return _record(_failure(kind, held, ctx, error), settings.lease_seconds)
     except LeaseLost:
         return LEASE_LOST
 
@@ -80,12 +80,12 @@ def _outcome(kind: JobKind[Any, Any], held: Claim, ctx: JobContext) -> Record:
     except SoftLimitReached:
         minutes = kind.soft_limit.total_seconds() / 60
         sentence = f"This took longer than the {minutes:g} minutes that are allowed."
-        return lambda session: attempts.fail(session, held, sentence, code="time_limit")
+        return _given_up(held, ctx, sentence, "time_limit")
     except ValidationError as error:
         sentence = f"The job's parameters are not valid: {error.messages}"
-        return lambda session: attempts.fail(session, held, sentence, code="invalid_params")
+        return _given_up(held, ctx, sentence, "invalid_params")
     except Exception as error:  # noqa: BLE001 - the edge of the job: everything is recorded
-        return _failure(kind, held, error)
+        return _failure(kind, held, ctx, error)
     finally:
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
@@ -100,10 +100,14 @@ def _outcome(kind: JobKind[Any, Any], held: Claim, ctx: JobContext) -> Record:
     return finish
 
 
-def _failure(kind: JobKind[Any, Any], held: Claim, error: Exception) -> Record:
+def _given_up(held: Claim, ctx: JobContext, sentence: str, code: str) -> Record:
+    ctx.log(sentence, level="error")
+    return lambda session: attempts.fail(session, held, sentence, code=code)
+
+
+def _failure(kind: JobKind[Any, Any], held: Claim, ctx: JobContext, error: Exception) -> Record:
     if isinstance(error, AppError):
         sentence, code = error.detail, error.code
-        log.info("job_failed", code=code, error=sentence)
     elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
         sentence, code = "There was no room left on the disk for this job's files.", "disk_full"
         log.error("disk_full", exc_info=error)
@@ -114,10 +118,11 @@ def _failure(kind: JobKind[Any, Any], held: Claim, error: Exception) -> Record:
     if isinstance(error, kind.retry.on) and held.attempts_left > 0:
         # Counted since it was last started by a person, and without what deploys handed back.
         wait = kind.retry.wait_seconds(max(1, kind.retry.attempts - held.attempts_left))
+        ctx.log(f"{sentence} It is tried again in {wait:.0f} seconds.", level="warning")
         return lambda session: attempts.try_later(
             session, held, sentence, code=code, wait_seconds=wait
         )
-    return lambda session: attempts.fail(session, held, sentence, code=code)
+    return _given_up(held, ctx, sentence, code)
 
 
 def _record(outcome: Record, lease_seconds: float) -> int:
@@ -181,7 +186,8 @@ class _Voice:
         level, message = level if level in _LEVELS else "info", _storable(message, LONGEST_LINE)
         log.log(_LEVELS[level], message)
         entry = [utc_now().isoformat(), level, message]
-        os.write(self._lines, json.dumps(entry).encode() + b"\n")
+        with suppress(OSError):  # the function has closed what it did not open
+            os.write(self._lines, json.dumps(entry).encode() + b"\n")
 
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}

@@ -6,6 +6,7 @@ from typing import Any
 from flask import current_app
 from marshmallow import Schema
 from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
 
 from backend.accounts.services import forget_expired_sessions
 from backend.clock import utc_now
@@ -14,13 +15,15 @@ from backend.db import db_now, transaction
 from backend.http.idempotency import forget_old
 from backend.jobs.context import JobContext
 from backend.jobs.kinds import Queue, job
-from backend.jobs.models import Job, ScheduleSlot, Worker
+from backend.jobs.models import IS_ACTIVE, Job, JobInput, ScheduleSlot, Worker
 from backend.jobs.schedules import Schedule
 from backend.jobs.states import ENDED
+from backend.storage import services as storage
 from backend.storage import sweeping
 
 AT_ONCE = 500
 ORPHAN_AGE = timedelta(hours=1)
+INPUTS_KEPT = timedelta(days=1)  # well beyond the next clean-up
 SLOTS_KEPT_SECONDS = 90 * 86400.0
 WORKERS_KEPT_SECONDS = 86400.0  # after the last sign of life
 
@@ -52,6 +55,7 @@ def clean_up(ctx: JobContext) -> dict[str, Any]:
         session.execute(delete(Worker).where(Worker.seen_at < db_now(-WORKERS_KEPT_SECONDS)))
     ctx.report("Removing expired files…", 0, "files")
     with transaction() as session:
+        _keep_inputs(session)
         expired = sweeping.expire(session, utc_now())
     ctx.report("Looking for what crashes left…", 0, "orphans")
     with transaction() as session:
@@ -67,6 +71,12 @@ def clean_up(ctx: JobContext) -> dict[str, Any]:
 
 
 HOURLY_CLEAN_UP = Schedule(name="clean_up", cron="0 * * * *", kind=clean_up, catch_up="once")
+
+
+def _keep_inputs(session: Session) -> None:
+    """Keep what active jobs are still to read: a backlog may be older than an upload's time."""
+    needed = select(JobInput.file_id).join(Job, Job.id == JobInput.job_id).where(IS_ACTIVE)
+    storage.keep_all_until(session, needed, utc_now() + INPUTS_KEPT)
 
 
 def _remove_old_jobs(kept_seconds: float) -> int:

@@ -15,7 +15,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 
-from marshmallow import Schema
+from marshmallow import Schema, fields
 
 from backend.errors import Unavailable
 
@@ -64,6 +64,10 @@ class DeclarationError(TypeError):
     """A kind's declaration contradicts its function."""
 
 
+class FileId(fields.Integer):
+    """A parameter that names a stored file: the file is kept for as long as the job may read it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class JobKind(Generic[P, R]):
     """A declared sort of job. The name is stored with each job, so it is permanent."""
@@ -83,6 +87,15 @@ class JobKind(Generic[P, R]):
     def __call__(self, ctx: "JobContext", *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the declared function."""
         return self.function(ctx, *args, **kwargs)
+
+    def inputs(self, params: Mapping[str, Any]) -> list[int]:
+        """Return the ids of the stored files that a job with these parameters reads."""
+        declared = self.params().fields
+        return [
+            value
+            for name, value in params.items()
+            if isinstance(declared.get(name), FileId) and value is not None
+        ]
 
     def share(self, stage: str) -> tuple[float, float]:
         """Return where a stage starts and how long it is, as fractions of the progress bar."""

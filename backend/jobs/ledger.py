@@ -5,7 +5,7 @@ writers of job rows. Every change of state is one conditional UPDATE, so that of
 one finds no row and does nothing. Services never commit: the caller owns the transaction.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import structlog
@@ -16,7 +16,7 @@ from backend.clock import utc_now
 from backend.db import db_now
 from backend.errors import Conflict
 from backend.jobs.kinds import JobKind
-from backend.jobs.models import IS_ACTIVE, IS_READY, Job, JobEvent
+from backend.jobs.models import IS_ACTIVE, IS_READY, Job, JobEvent, JobInput
 from backend.jobs.signals import announce, ring
 from backend.jobs.states import ENDED, JobState
 
@@ -38,6 +38,7 @@ def submit(
     job = new_job(kind, owner_id, params)
     session.add(job)
     session.flush()
+    hold_inputs(session, kind, [job])
     record_event(session, job)
     ring(session, job.queue, [job.id])
     announce(session, job)
@@ -72,6 +73,17 @@ def new_job(
         max_attempts=kind.retry.attempts,
         request_id=context.get("request_id", ""),
     )
+
+
+def hold_inputs(session: Session, kind: JobKind[Any, Any], jobs: Sequence[Job]) -> None:
+    """Record which stored files the new jobs of a kind read."""
+    rows = [
+        {"job_id": job.id, "file_id": file_id}
+        for job in jobs
+        for file_id in dict.fromkeys(kind.inputs(job.params))
+    ]
+    if rows:
+        session.execute(insert(JobInput), rows)
 
 
 def cancel(session: Session, job: Job, *, by: int | None, force: bool = False) -> Job:

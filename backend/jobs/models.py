@@ -121,6 +121,19 @@ class Job(Base):
         return self.state in {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
 
 
+class JobInput(Base):
+    """A stored file that a job reads; the clean-up spares it for as long as the job is active."""
+
+    __tablename__ = "job_inputs"
+
+    job_id: Mapped[UUID] = mapped_column(
+        ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True
+    )
+    file_id: Mapped[int] = mapped_column(
+        ForeignKey("stored_files.id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+
+
 class Attempt(Base):
     """One claimed run of a job."""
 

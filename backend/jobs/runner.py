@@ -310,13 +310,15 @@ class Watch:
             return
         with suppress(SQLAlchemyError), transaction() as session:
             if self.told.to_end:
-                note = "handed back by a deploy"
+                note = "Handed back by a deploy; it runs again from its last checkpoint."
+                attempts.log_end(session, self.held, note)
                 attempts.give_back(session, self.held, "handed_back", note=note, charged=False)
             elif self.why == "cancelled":
                 attempts.stop(session, self.held, "killed")
             elif self.why == "time_limit":
                 minutes = self.kind.hard_limit.total_seconds() / 60
                 sentence = f"This took longer than the {minutes:g} minutes that are allowed."
+                attempts.log_end(session, self.held, sentence)
                 attempts.fail(session, self.held, sentence, code="time_limit", outcome="killed")
             else:
                 attempts.lose(session, self.held, _cause(code))

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
 
 from backend.errors import Gone, NotFound, TooLarge
@@ -144,6 +144,16 @@ def keep_until(session: Session, file: StoredFile, when: datetime | None) -> Non
     current = _current(session, file)
     current.expires_at = _later(current.expires_at, when)
     session.flush()
+
+
+def keep_all_until(session: Session, ids: Select[int], when: datetime) -> None:
+    """Keep the files that a query names at least until then."""
+    session.execute(
+        update(StoredFile)
+        .where(StoredFile.id.in_(ids), StoredFile.expires_at < when)
+        .values(expires_at=when)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def release(session: Session, file: StoredFile, when: datetime) -> None:

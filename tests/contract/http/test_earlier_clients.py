@@ -265,6 +265,8 @@ def test_a_job_tells_of_its_attempts_and_what_it_logged(ended: tuple[Caller, str
     attempts = caller.get(f"/api/jobs/{broken['job_id']}/attempts").json["attempts"]
     assert [(one["number"], one["outcome"]) for one in attempts] == [(1, "failed")]
     assert attempts[0]["error"] == broken["error"]
+    log = caller.get(f"/api/jobs/{broken['job_id']}/log").json["lines"]
+    assert (log[-1]["level"], log[-1]["message"]) == ("error", broken["error"])
     photo = batch_of(*ended)["files"][0]
     lines = caller.get(f"/api/jobs/{photo['job_id']}/log").json["lines"]
     assert any("holiday/photo.pdf" in line["message"] for line in lines)

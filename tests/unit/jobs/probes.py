@@ -5,7 +5,7 @@ from typing import Any
 
 from marshmallow import Schema, fields
 
-from backend.jobs import JobContext, Queue, Retry, job
+from backend.jobs import FileId, JobContext, Queue, Retry, job
 from backend.jobs.kinds import JobKind
 
 
@@ -15,6 +15,10 @@ class NoParams(Schema):
 
 class EchoParams(Schema):
     text = fields.String(load_default="hello")
+
+
+class ReadParams(Schema):
+    file_id = FileId(required=True)
 
 
 class ItemsParams(Schema):
@@ -46,13 +50,19 @@ def items(ctx: JobContext, *, count: int) -> dict[str, Any]:
     return {"items": len(done)}
 
 
+@job("probe.read", params=ReadParams)
+def read(ctx: JobContext, *, file_id: int) -> dict[str, Any]:
+    """Read a stored file."""
+    return {"file_id": file_id}
+
+
 @job("probe.close", params=NoParams, stages={"work": 4, "close": 1})
 def close(ctx: JobContext) -> dict[str, Any]:
     """The closing step of a batch."""
     return {"closed": ctx.attempt}
 
 
-KINDS: tuple[JobKind[..., Any], ...] = (echo, once, urgent, items, close)
+KINDS: tuple[JobKind[..., Any], ...] = (echo, once, urgent, items, read, close)
 
 Body = Callable[[JobContext], Any]
 

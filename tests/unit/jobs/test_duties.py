@@ -10,7 +10,7 @@ from sqlalchemy import func, select, update
 from backend.clock import utc_now
 from backend.config import Settings
 from backend.db import Base, db, db_now, transaction
-from backend.jobs import JobContext, attempts, batches, duties, submit_batch
+from backend.jobs import JobContext, attempts, batches, duties, submit, submit_batch
 from backend.jobs.artifacts import keep
 from backend.jobs.context import Cancelled, Published
 from backend.jobs.models import Artifact, Attempt, Job, JobEvent, LogLine, Worker
@@ -115,6 +115,26 @@ def test_expired_files_go_with_their_contents_and_the_artifact_says_it_has_expir
     assert (blobs / kept.key).read_bytes() == b"kept for now"
     files = db.session.scalars(select(Artifact.file_id).order_by(Artifact.id)).all()
     assert files == [kept.id, None]
+
+
+@on_both
+@pytest.mark.parametrize("is_batch", [False, True])
+def test_a_file_is_kept_for_as_long_as_a_job_is_still_to_read_it(
+    app: Flask, tmp_path: Path, is_batch: bool
+) -> None:
+    file = left_a_file(ended(days_ago=1), tmp_path / "read", b"read late", expired=True)
+    with transaction() as session:
+        if is_batch:
+            item = ("the file", {"file_id": file.id})
+            job = submit_batch(session, probes.close, OWNER, probes.read, [item])
+        else:
+            job = submit(session, probes.read, OWNER, file_id=file.id)
+    assert clean_up(tmp_path)["files"] == 0
+
+    in_transaction(batches.cancel, now(job), by=OWNER)
+    with transaction() as session:
+        session.execute(update(StoredFile).values(expires_at=utc_now()))
+    assert clean_up(tmp_path)["files"] == 1
 
 
 def test_workers_that_are_long_gone_are_forgotten(app: Flask, tmp_path: Path) -> None:

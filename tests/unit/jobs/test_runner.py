@@ -621,7 +621,9 @@ def test_log_lines_are_kept_in_their_order_up_to_the_last_word(do: Do) -> None:
 
     job = do(work, retry=Retry(attempts=1))
 
-    assert logged(job) == [*(f"line {number}" for number in range(50)), "the last word"]
+    *lines, end = logged(job)
+    assert lines == [*(f"line {number}" for number in range(50)), "the last word"]
+    assert end == "The worker was lost: its process was ended by SIGABRT"
 
 
 @on_both

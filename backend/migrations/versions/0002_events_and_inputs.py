@@ -1,4 +1,4 @@
-"""Events are read in the order in which their transactions ended.
+"""Events are read in the order in which their transactions ended; jobs hold their inputs.
 
 Revision ID: 0002
 Revises: 0001
@@ -24,10 +24,20 @@ def upgrade() -> None:
         'UPDATE job_events SET owner_id = NULL'
         ' WHERE job_id IN (SELECT id FROM jobs WHERE parent_id IS NOT NULL)'
     )
+    op.create_table('job_inputs',
+    sa.Column('job_id', sa.Uuid(), nullable=False),
+    sa.Column('file_id', sa.Integer(), nullable=False),
+    sa.ForeignKeyConstraint(['file_id'], ['stored_files.id'], name=op.f('fk_job_inputs_file_id_stored_files'), ondelete='CASCADE'),
+    sa.ForeignKeyConstraint(['job_id'], ['jobs.id'], name=op.f('fk_job_inputs_job_id_jobs'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('job_id', 'file_id', name=op.f('pk_job_inputs'))
+    )
+    with op.batch_alter_table('job_inputs', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_job_inputs_file_id'), ['file_id'], unique=False)
 
 
 def downgrade() -> None:
     """Go back."""
+    op.drop_table('job_inputs')
     op.execute(
         'UPDATE job_events SET owner_id = (SELECT owner_id FROM jobs WHERE jobs.id = job_events.job_id)'
     )
