@@ -63,7 +63,7 @@ class Settings(BaseSettings):
 
     # Limits of what may be sent and kept
     max_request_bytes: int = Field(1 * GIB, ge=1)
-    max_json_bytes: int = Field(64 * MIB, ge=1)
+    max_json_bytes: int = Field(4 * MIB, ge=1)
     max_file_bytes: int = Field(512 * MIB, ge=1)
     max_batch_files: int = Field(1000, ge=1)
     max_owner_bytes: int = Field(20 * GIB, ge=1)

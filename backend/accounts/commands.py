@@ -14,7 +14,7 @@ from backend.accounts.models import UserRole
 from backend.accounts.schemas import RegisterSchema
 from backend.db import db, transaction
 from backend.errors import AppError
-from backend.http.api import refuse_unstorable
+from backend.http.bodies import refuse_unstorable
 
 users = AppGroup("users", help="Make, list and disable users.")
 

@@ -18,6 +18,7 @@ from backend.compression.sources import Source, discarded, from_entries, from_up
 from backend.db import db, transaction
 from backend.errors import InvalidInput
 from backend.http.api import Blueprint
+from backend.http.bodies import takes_files
 from backend.http.headers import ACCEPTED, PART, TAGGED, byte_range, if_none_match, if_range
 from backend.http.idempotency import idempotent
 from backend.jobs import artifacts, streams
@@ -31,6 +32,7 @@ blueprint = Blueprint("compression", __name__, description="Bulk compression of 
 
 @blueprint.route("/api/compress/bulk", methods=["POST"])
 @signed_in
+@takes_files
 @idempotent
 @blueprint.doc(
     requestBody={

@@ -2,9 +2,13 @@
 
 from typing import Any
 
-from marshmallow import Schema, ValidationError, fields, validate, validates_schema
+from flask import current_app
+from marshmallow import Schema, ValidationError, fields, pre_load, validate, validates_schema
 
 from backend.compression.engine import Level
+from backend.config import Settings
+from backend.errors import TooLarge
+from backend.http.bodies import LongText
 from backend.jobs import FileId
 from backend.jobs.schemas import AcceptedSchema, LinksSchema
 
@@ -32,11 +36,26 @@ class FormSettings(BatchSettings):
     )
 
 
+class Base64Content(fields.Field[LongText]):
+    """A file's content in base64, not decoded yet."""
+
+    def __init__(self, **options: Any) -> None:
+        metadata = {"type": "string", "contentEncoding": "base64"}
+        super().__init__(metadata=metadata, **options)
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> LongText:
+        if isinstance(value, LongText):
+            return value
+        if isinstance(value, str) and value:
+            return LongText.of(value)
+        raise ValidationError("Give the file's content in base64.")
+
+
 class FileEntry(Schema):
     """A file of a batch: its content in base64 under a name, or a stored document's id."""
 
     name = fields.String()
-    content = fields.String(metadata={"contentEncoding": "base64"})
+    content = Base64Content()
     document_id = fields.Integer(strict=True, validate=validate.Range(1, 2**63 - 1))
     password = fields.String(validate=validate.Length(max=LONGEST_PASSWORD), load_default=None)
 
@@ -45,7 +64,7 @@ class FileEntry(Schema):
         if "document_id" in data:
             if "content" in data:
                 raise ValidationError("Give either a document_id or a content.", "document_id")
-        elif not data.get("content") or not data.get("name"):
+        elif "content" not in data or not data.get("name"):
             raise ValidationError(
                 "Give a name and a content in base64, or a document_id.", "content"
             )
@@ -55,6 +74,23 @@ class BulkRequest(BatchSettings):
     """A batch as JSON."""
 
     files = fields.List(fields.Nested(FileEntry), required=True, validate=validate.Length(1))
+
+    @pre_load
+    def _count_first(self, data: Any, **_: object) -> Any:
+        """To look at a million entries takes longer than to say that they are too many."""
+        if isinstance(data, dict) and isinstance(data.get("files"), list):
+            refuse_too_many(len(data["files"]))
+        return data
+
+
+def refuse_too_many(count: int) -> None:
+    """Raise TooLarge for more files than a batch may have."""
+    settings: Settings = current_app.config["SLUICE"]
+    if count > settings.max_batch_files:
+        raise TooLarge(
+            f"{count} files were sent; a batch has at most {settings.max_batch_files}.",
+            code="too_many_files",
+        )
 
 
 class BulkForm(FormSettings):

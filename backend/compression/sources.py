@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from flask import current_app
 from sqlalchemy.orm import Session
 
-from backend.config import Settings
+from backend.compression.schemas import refuse_too_many
 from backend.documents import services as documents
-from backend.errors import InvalidInput, TooLarge
+from backend.errors import InvalidInput
 from backend.storage import services as storage
 from backend.storage.models import StoredFile
 from backend.storage.names import checked_name
@@ -42,7 +41,6 @@ class Stored:
 
 def from_entries(entries: Sequence[Mapping[str, Any]]) -> list[Source]:
     """The sources of a JSON request: contents in base64 and ids of documents."""
-    refuse_too_many(len(entries))
     sources: list[Source] = []
     try:
         for number, entry in enumerate(entries):
@@ -88,16 +86,6 @@ def _from_upload(upload: Any, password: str | None, field: str) -> Source:
     name = checked_name(upload.filename or "", f"{field}.name")
     _check_pdf(upload.stream, name, field)
     return Source(name=name, spool=upload.stream, password=password or None)
-
-
-def refuse_too_many(count: int) -> None:
-    """Raise TooLarge for more files than a batch may have."""
-    settings: Settings = current_app.config["SLUICE"]
-    if count > settings.max_batch_files:
-        raise TooLarge(
-            f"{count} files were sent; a batch has at most {settings.max_batch_files}.",
-            code="too_many_files",
-        )
 
 
 def _check_pdf(spool: Spool, name: str, field: str) -> None:

@@ -1,25 +1,18 @@
 """The HTTP edge's own Api and Blueprint: strict input, and errors documented as they are."""
 
-import json
-import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import flask
 import flask_smorest
 from webargs import missing
 from webargs.flaskparser import FlaskParser
-from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.exceptions import UnsupportedMediaType
 from werkzeug.routing import IntegerConverter
 
 from backend.config import Settings
-from backend.errors import BadRequest, InvalidInput, TooLarge
+from backend.http.bodies import received, refuse_unstorable
 from backend.http.problems import MEDIA_TYPE, ProblemSchema
-
-# No database column can hold these, so no text may bring them in.
-UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-ESCAPED_UNSTORABLE = re.compile(rb"\\u(0000|[dD][89a-fA-F])")
-MOST_DIGITS = 1000
 
 
 class StrictParser(FlaskParser):
@@ -32,95 +25,17 @@ class StrictParser(FlaskParser):
     }
 
     def _raw_load_json(self, req: flask.Request) -> Any:
-        raw = plain_body(req)
-        if not raw:
+        body = received(req)
+        if not body.text:
             return missing
         if not req.is_json:
             raise UnsupportedMediaType("The body must be sent as application/json.")
-        try:
-            body = strict_json(raw)
-        except RecursionError:
-            raise BadRequest("The JSON body is nested too deeply.") from None
-        except ValueError as error:
-            raise BadRequest(f"The body is not JSON: {error}.", code="invalid_json") from None
-        if ESCAPED_UNSTORABLE.search(raw):
-            refuse_unstorable(body)
-        return body
+        return body.json()
 
     def load_querystring(self, req: flask.Request, schema: Any) -> Any:
         """Return the query's parameters."""
         refuse_unstorable(req.args.to_dict(flat=False))
         return super().load_querystring(req, schema)
-
-
-def plain_body(req: flask.Request) -> bytes:
-    """The whole body of a request that is no form; TooLarge over the limit of JSON bodies."""
-    limit = settings().max_json_bytes
-    req.max_content_length = limit
-    try:
-        raw = req.get_data(cache=True)
-    except RequestEntityTooLarge:
-        raise _json_too_large(f"{req.content_length} bytes", limit) from None
-    # Of a body of unknown length werkzeug reads so much, and does not say whether there is more.
-    if req.content_length is None and len(raw) >= limit:
-        raise _json_too_large("more", limit)
-    return raw
-
-
-def _json_too_large(sent: str, limit: int) -> TooLarge:
-    return TooLarge(
-        f"The JSON body has {sent}; at most {limit} bytes are accepted."
-        " Send files as multipart/form-data instead."
-    )
-
-
-def strict_json(raw: bytes) -> Any:
-    """Read JSON to the letter of RFC 8259, and of I-JSON's rule that no name comes twice.
-
-    Raises ValueError for what is none, RecursionError for what is nested too deeply.
-    """
-    return json.loads(
-        raw.decode(),
-        object_pairs_hook=_without_doubles,
-        parse_constant=_refuse_constant,
-        parse_int=_whole_number,
-    )
-
-
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in members:
-            raise ValueError(f"{name[:80]!a} comes twice in one object")
-        members[name] = value
-    return members
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a number in JSON")
-
-
-def _whole_number(digits: str) -> int:
-    if len(digits) > MOST_DIGITS:
-        raise ValueError(f"a number has {len(digits)} digits; at most {MOST_DIGITS} are read")
-    return int(digits)
-
-
-def refuse_unstorable(value: object, name: str = "body") -> None:
-    """Raise InvalidInput if any text in the value has a NUL or half of a surrogate pair."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            refuse_unstorable(key, name)
-            refuse_unstorable(inner, str(key))
-    elif isinstance(value, list):
-        for inner in value:
-            refuse_unstorable(inner, name)
-    elif isinstance(value, str) and UNSTORABLE.search(value):
-        raise InvalidInput(
-            f"{ascii(name)[1:-1]}: {value[:80]!a} has a character that is not text"
-            " (NUL or half of a surrogate pair); remove it.",
-            fields={ascii(name)[1:-1]: ["Has a character that is not text."]},
-        )
 
 
 View = TypeVar("View", bound=Callable[..., Any])

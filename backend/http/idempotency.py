@@ -19,7 +19,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from backend.clock import utc_now
 from backend.db import Base, db, transaction
 from backend.errors import Conflict, InvalidInput
-from backend.http.api import plain_body
+from backend.http.bodies import received
 from backend.http.headers import honours
 
 P = ParamSpec("P")
@@ -157,10 +157,9 @@ def _kept(response: Response) -> dict[str, str]:
 
 def _fingerprint() -> str:
     """The SHA-256 of what was asked: the raw body, or a form's fields and its files' contents."""
-    whole = hashlib.sha256()
     if request.mimetype != "multipart/form-data":
-        whole.update(plain_body(request))
-        return whole.hexdigest()
+        return received(request).sha256
+    whole = hashlib.sha256()
     for name, value in sorted(request.form.items(multi=True)):
         whole.update(repr((name, value)).encode())
     for name, file in request.files.items(multi=True):

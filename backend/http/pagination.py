@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from marshmallow import Schema, fields, validate
+from marshmallow import Schema, ValidationError, fields, validate
 
 from backend.errors import InvalidInput
 
@@ -23,6 +23,19 @@ class Page(Generic[T]):
 
     items: Sequence[T]
     next_cursor: str | None
+
+
+class BoundedList(fields.List[Any]):
+    """A list that is counted before its entries are looked at: those may be a million."""
+
+    def __init__(self, inner: Any, *, most: int, **options: Any) -> None:
+        super().__init__(inner, metadata={"maxItems": most}, **options)
+        self.most = most
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> list[Any]:
+        if isinstance(value, list) and len(value) > self.most:
+            raise ValidationError(f"Has {len(value)} entries; at most {self.most} are accepted.")
+        return super()._deserialize(value, *args, **kwargs)
 
 
 class PageQuery(Schema):

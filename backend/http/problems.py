@@ -1,6 +1,7 @@
 """Every error in one shape: a problem document (RFC 9457) that also speaks to earlier clients."""
 
 from http import HTTPStatus
+from itertools import islice
 from typing import Any
 
 import structlog
@@ -13,6 +14,8 @@ from backend.errors import AppError, Fields
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+MOST_FIELDS = 20  # that one problem document tells of
+LONGEST_FIELD = 100  # characters of a field's name
 HINTS = {
     400: "The request cannot be read: {reason}",
     404: "There is nothing at this address.",
@@ -118,7 +121,16 @@ def _field_errors(data: dict[str, Any] | None) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for location, errors in found.items():
         merged.update(errors if isinstance(errors, dict) else {location: errors})
-    return {str(name): reasons for name, reasons in merged.items()}
+    kept: dict[str, Any] = _bounded(merged)
+    return kept
+
+
+def _bounded(reasons: Any) -> Any:
+    """What is wrong with the first of many: an answer must not be larger than what it answers."""
+    if isinstance(reasons, dict):
+        first = islice(reasons.items(), MOST_FIELDS)
+        return {str(name)[:LONGEST_FIELD]: _bounded(inner) for name, inner in first}
+    return reasons
 
 
 def _first_sentence(errors: dict[str, Any]) -> str:
@@ -128,6 +140,6 @@ def _first_sentence(errors: dict[str, Any]) -> str:
         key, reasons = next(iter(reasons.items()))
         path.append(str(key))
     reason = reasons[0] if isinstance(reasons, list) and reasons else reasons
-    where = ".".join(part for part in path if part != "_schema")
+    where = ".".join(part for part in path if part != "_schema") or "body"
     more = f" ({len(errors) - 1} more)" if len(errors) > 1 else ""
     return f"{where}: {reason}{more}"

@@ -13,6 +13,7 @@ from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from backend.config import Settings
+from backend.http.bodies import close_body
 from backend.http.problems import problem
 
 log = structlog.get_logger(__name__)
@@ -38,6 +39,7 @@ def register_requests(app: Flask, settings: Settings) -> None:
     app.before_request(_refuse_encoded)
     app.before_request(_watch_body)
     app.after_request(_end)
+    app.teardown_request(close_body)
     app.register_error_handler(RequestEntityTooLarge, _too_large)
 
 

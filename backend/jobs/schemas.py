@@ -5,7 +5,7 @@ from typing import Any
 from flask import url_for
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
-from backend.http.pagination import PageQuery
+from backend.http.pagination import BoundedList, PageQuery
 from backend.jobs.kinds import Queue
 from backend.jobs.models import Job
 from backend.jobs.states import CLIENT_STATE, CLIENT_STATUS, JobState, as_shown
@@ -220,7 +220,7 @@ class BulkAction(Schema):
     """An action on many jobs: those with the ids, or all that the filter matches."""
 
     action = fields.String(required=True, validate=validate.OneOf(["cancel", "retry", "delete"]))
-    ids = fields.List(fields.UUID(), validate=validate.Length(1, MOST_IDS))
+    ids = BoundedList(fields.UUID(), most=MOST_IDS, validate=validate.Length(1))
     filter = fields.Nested(JobFilter)
     terminate = fields.Boolean(load_default=False, truthy={True}, falsy={False})
 

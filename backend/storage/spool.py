@@ -11,15 +11,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backend.config import MIB
 from backend.errors import InvalidInput, TooLarge, Unavailable
+from backend.http.bodies import LongText
 from backend.storage.private import private_folder
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 PREFIX = "upload-"
-BASE64_CHUNK = MIB  # characters at a time; a multiple of 4
 SHOWN_NAME_LENGTH = 100
 
 
@@ -125,26 +124,30 @@ def check_size(size_bytes: int, limit_bytes: int, *, at_least: bool = False) -> 
         )
 
 
-def write_base64(spool: Spool, text: str, name: str) -> None:
+def write_base64(spool: Spool, text: LongText, name: str) -> None:
     """Decode base64 (RFC 4648, section 4) into the spool, a piece at a time.
 
     Line breaks, the URL-safe alphabet and missing padding raise InvalidInput with the entry's
     name.
     """
-    check_size(len(text) // 4 * 3 - text[-2:].count("="), spool.limit_bytes)
-    for start in range(0, len(text), BASE64_CHUNK):
-        piece = text[start : start + BASE64_CHUNK]
-        is_last = start + BASE64_CHUNK >= len(text)
-        try:
-            decoded = binascii.a2b_base64(piece, strict_mode=True)
-        except ValueError:
-            raise _not_base64(name) from None
-        # What binascii lets pass: too much padding, and padding before the end of the text.
-        padding = piece.count("=")
-        whole = len(piece) % 4 == 0 and len(decoded) == len(piece) // 4 * 3 - padding
-        if not whole or (padding and not is_last):
+    check_size(text.size_bytes // 4 * 3 - text.ends().count(b"="), spool.limit_bytes)
+    is_padded = False
+    for piece in text.pieces():
+        if is_padded or len(piece) % 4:
             raise _not_base64(name)
-        spool.write(decoded)
+        spool.write(_decoded(piece, name))
+        is_padded = piece.endswith(b"=")
+
+
+def _decoded(piece: bytes, name: str) -> bytes:
+    try:
+        decoded = binascii.a2b_base64(piece, strict_mode=True)
+    except ValueError:
+        raise _not_base64(name) from None
+    # What binascii lets pass: too much padding.
+    if len(decoded) != len(piece) // 4 * 3 - piece.count(b"="):
+        raise _not_base64(name)
+    return decoded
 
 
 def sweep_spools(folder: Path, before: datetime) -> list[int]:

@@ -72,7 +72,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service = open_service(
         tmp_path_factory.mktemp("shared"),
         max_request_bytes=3_000_000,
-        max_json_bytes=2_000_000,
+        max_json_bytes=1_000_000,
         max_file_bytes=1_000_000,
         max_batch_files=1000,
         max_streams=3,

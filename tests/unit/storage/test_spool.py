@@ -18,6 +18,7 @@ from werkzeug.wrappers import Request
 from backend.clock import utc_now
 from backend.config import MIB
 from backend.errors import InvalidInput, TooLarge, Unavailable
+from backend.http.bodies import LongText
 from backend.storage.spool import Spool, sweep_spools, write_base64
 
 
@@ -184,7 +185,7 @@ def test_a_form_with_a_file_over_the_limit_is_refused_while_it_arrives(folder: P
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 786_431, 786_432, 786_433, 2_000_000])
 def test_base64_of_any_length_is_decoded(spool: Spool, size: int) -> None:
     content = os.urandom(size)
-    write_base64(spool, base64.b64encode(content).decode(), "a.pdf")
+    write_base64(spool, LongText.of(base64.b64encode(content).decode()), "a.pdf")
     assert spool.sha256 == hashlib.sha256(content).hexdigest()
 
 
@@ -209,20 +210,20 @@ def test_base64_of_any_length_is_decoded(spool: Spool, size: int) -> None:
 )
 def test_what_is_not_strictly_base64_is_refused_by_name(spool: Spool, text: str) -> None:
     with pytest.raises(InvalidInput, match=r"The content of 'a\.pdf' is not base64"):
-        write_base64(spool, text, "a.pdf")
+        write_base64(spool, LongText.of(text), "a.pdf")
 
 
 def test_base64_over_the_limit_is_refused_before_it_is_decoded(folder: Path) -> None:
     with Spool(folder, limit_bytes=10) as spool:
-        write_base64(spool, base64.b64encode(bytes(10)).decode(), "a.pdf")
+        write_base64(spool, LongText.of(base64.b64encode(bytes(10)).decode()), "a.pdf")
     with Spool(folder, limit_bytes=10) as spool:
         with pytest.raises(TooLarge, match=r"at most 10 bytes; this one has 11\."):
-            write_base64(spool, base64.b64encode(bytes(11)).decode(), "a.pdf")
+            write_base64(spool, LongText.of(base64.b64encode(bytes(11)).decode()), "a.pdf")
         assert spool.size_bytes == 0
 
 
 def test_base64_is_never_decoded_whole(folder: Path) -> None:
-    text = base64.b64encode(bytes(24 * MIB)).decode()
+    text = LongText.of(base64.b64encode(bytes(24 * MIB)).decode())
     tracemalloc.start()
     try:
         with Spool(folder, limit_bytes=32 * MIB) as spool:
