@@ -3,9 +3,14 @@
 Started from the project's root: `gunicorn -c deploy/gunicorn.conf.py app_v2:app`.
 """
 
+import json
 import os
+import sys
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+
+from gunicorn import util
 
 from backend.config import load_settings
 
@@ -24,9 +29,33 @@ graceful_timeout = 20
 timeout = 60
 keepalive = 75  # longer than the proxy keeps an idle connection, so that the proxy closes first
 accesslog = None  # the app logs each request, with its ids
+forwarder_headers = ""  # no caller says under which path the application is mounted
 forwarded_allow_ips = "127.0.0.1,::1"  # peers on a unix socket are trusted as well
 control_socket_disable = True
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  heartbeats are written every second: not to a disk
+
+
+# A HUP reads this file anew and forks workers from this process: what it has loaded of the
+# application must not come along, or new workers would run old code.
+for name in [name for name in sys.modules if name.partition(".")[0] == "backend"]:
+    del sys.modules[name]
+
+
+def write_error(connection: Any, status: int, reason: str, message: str) -> None:
+    """Answer what never reached the application with a problem document too."""
+    from backend.http.problems import MEDIA_TYPE, members
+
+    status = HTTPStatus(status)
+    detail = f"The request cannot be read: {message or status.phrase}."
+    body = json.dumps(members(status, detail, status.name.lower(), {}, "")).encode()
+    head = (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\nConnection: close\r\n"
+        f"Content-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    util.write_nonblock(connection, head.encode() + body)
+
+
+util.write_error = write_error  # gunicorn has no setting for it
 
 
 def on_starting(server: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import flask_smorest
 import structlog
-from flask import Flask, Response, g
+from flask import Flask, Response, g, request
 from flask_jwt_extended import JWTManager, get_current_user, get_jwt, verify_jwt_in_request
 from limits import parse_many
 
@@ -40,6 +40,7 @@ def signed_in(view: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(view)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        _spell_scheme()
         try:
             verify_jwt_in_request()
         except RecursionError:  # a token's JSON is read before its signature is checked
@@ -50,6 +51,13 @@ def signed_in(view: Callable[P, T]) -> Callable[P, T]:
 
     documented: Callable[P, T] = _documented(wrapper)
     return documented
+
+
+def _spell_scheme() -> None:
+    """The library knows "Bearer" alone; a scheme's case has no meaning (RFC 9110, 11.1)."""
+    scheme, space, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        request.environ["HTTP_AUTHORIZATION"] = f"Bearer{space}{token}"
 
 
 def admin_only(view: Callable[P, T]) -> Callable[P, T]:

@@ -4,7 +4,7 @@ import hashlib
 from datetime import timedelta
 from typing import Any
 
-from flask import Response, request
+from flask import request
 
 from backend.accounts import passwords, services, tokens
 from backend.accounts.guards import current_claims, current_user, signed_in
@@ -21,7 +21,7 @@ from backend.accounts.tokens import TokenPair
 from backend.db import db, transaction
 from backend.errors import Forbidden
 from backend.http.api import Blueprint, settings
-from backend.http.rate_limits import client_address, limiter
+from backend.http.rate_limits import client_address, limiter, uncount
 
 blueprint = Blueprint("accounts", __name__, url_prefix="/api/auth")
 
@@ -30,11 +30,6 @@ def account() -> str:
     """The key of an account's limit: the same whether the account exists or not."""
     email = normalise_email(request.get_json()["email"])
     return "account:" + hashlib.sha256(email.encode()).hexdigest()
-
-
-def failed(response: Response) -> bool:
-    """Whether a log-in was refused for its password: only that counts against the limits."""
-    return response.status_code == 401
 
 
 @blueprint.route("/register", methods=["POST"])
@@ -61,16 +56,15 @@ def register(body: dict[str, Any]) -> TokenPair:
 @blueprint.route("/login", methods=["POST"])
 @blueprint.arguments(LoginSchema)
 @blueprint.response(200, TokenPairSchema)
-@limiter.limit(
-    lambda: settings().login_limit_per_address, key_func=client_address, deduct_when=failed
-)
-@limiter.limit(lambda: settings().login_limit_per_account, key_func=account, deduct_when=failed)
+@limiter.limit(lambda: settings().login_limit_per_address, key_func=client_address)
+@limiter.limit(lambda: settings().login_limit_per_account, key_func=account)
 def login(body: dict[str, Any]) -> TokenPair:
     """Log in with an email address and a password.
 
     401 alike for a wrong password and an unknown account; 429 after too many of them.
     """
     user = services.authenticate(db.session(), body["email"], body["password"])
+    uncount()
     with transaction() as session:
         services.renew_hash(session, user, body["password"])
         family = services.start_session(session, user, _lifetime())

@@ -102,7 +102,7 @@ def summary(files: Sequence[Job]) -> dict[str, Any]:
     receipts = [file.result for file in files if file.state == JobState.SUCCEEDED and file.result]
     return {
         "file_count": len(files),
-        "completed_count": len(receipts),
+        "compressed_count": len(receipts),
         "failed_count": sum(file.state == JobState.FAILED for file in files),
         "original_bytes": sum(receipt["original_bytes"] for receipt in receipts),
         "compressed_bytes": sum(receipt["compressed_bytes"] for receipt in receipts),

@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from flask import Response, request, url_for
+from werkzeug.http import quote_etag
 
 from backend.accounts.guards import current_user, signed_in
 from backend.compression import services
@@ -17,7 +18,7 @@ from backend.compression.schemas import (
 from backend.compression.sources import Source, discarded, from_entries, from_uploads, spools_of
 from backend.db import db, transaction
 from backend.errors import InvalidInput
-from backend.http.api import Blueprint
+from backend.http.api import Blueprint, check_form
 from backend.http.bodies import takes_files
 from backend.http.headers import ACCEPTED, PART, TAGGED, byte_range, if_none_match, if_range
 from backend.http.idempotency import idempotent
@@ -26,6 +27,8 @@ from backend.jobs.models import Job
 from backend.jobs.routes import accepted
 from backend.jobs.schemas import WaitQuery, links_of
 from backend.storage.sweeping import placing
+
+FORM_FIELDS = tuple(FormSettings().fields)
 
 blueprint = Blueprint("compression", __name__, description="Bulk compression of PDFs")
 
@@ -63,6 +66,7 @@ def _sent() -> tuple[list[Source], dict[str, Any]]:
     if request.mimetype != "multipart/form-data":
         body = parser.parse(BulkRequest, request, location="json")
         return from_entries(body["files"]), body
+    check_form(request, {"files": True}, {name: name == "password" for name in FORM_FIELDS})
     settings = parser.parse(FormSettings, request, location="form")
     uploads = request.files.getlist("files")
     if not uploads:
@@ -84,9 +88,10 @@ def show(query: dict[str, Any], job_id: UUID) -> Any:
     owner_id = current_user().id
     job = services.owned_batch(db.session(), owner_id, job_id)
     if query["wait"]:
-        job = streams.wait_for_change(owner_id, job, query["wait"])
-    etag = {"ETag": streams.etag_of(job)}
-    if streams.is_seen(job):
+        job = streams.wait_for_change(owner_id, job, query["wait"], streams.tag_of_batch)
+    tag = streams.tag_of_batch(job)
+    etag = {"ETag": quote_etag(tag, weak=True)}
+    if streams.is_seen(tag):
         return Response(status=304, headers=etag)
     return _status(job), 200, etag
 

@@ -9,6 +9,7 @@ from backend.compression.engine import Level
 from backend.config import Settings
 from backend.errors import TooLarge
 from backend.http.bodies import LongText
+from backend.http.fields import WholeNumber
 from backend.jobs import FileId
 from backend.jobs.schemas import AcceptedSchema, LinksSchema
 
@@ -29,7 +30,7 @@ class BatchSettings(Schema):
 class FormSettings(BatchSettings):
     """The same as form fields, where every value is text."""
 
-    image_quality = fields.Integer(load_default=80, validate=validate.Range(1, 100))
+    image_quality = WholeNumber(load_default=80, validate=validate.Range(1, 100))
     change_signed = fields.Boolean(load_default=False)
     password = fields.List(
         fields.String(validate=validate.Length(max=LONGEST_PASSWORD)), load_default=list
@@ -62,8 +63,10 @@ class FileEntry(Schema):
     @validates_schema
     def _one_of_both(self, data: dict[str, Any], **_: object) -> None:
         if "document_id" in data:
-            if "content" in data:
-                raise ValidationError("Give either a document_id or a content.", "document_id")
+            if "content" in data or "name" in data:
+                raise ValidationError(
+                    "Give either a document_id, or a name and a content.", "document_id"
+                )
         elif "content" not in data or not data.get("name"):
             raise ValidationError(
                 "Give a name and a content in base64, or a document_id.", "content"

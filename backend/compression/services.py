@@ -9,6 +9,7 @@ from uuid import UUID
 from flask import current_app
 from sqlalchemy.orm import Session
 
+from backend.accounts.models import User
 from backend.clock import utc_now
 from backend.compression.engine import Level
 from backend.compression.jobs import compress_bulk, compress_file, summary
@@ -126,7 +127,8 @@ class BulkCompressionService:
 
     Needs an application context. A file is `{"name": …, "content": …}` with bytes or base64, or
     `{"document_id": …}`, and may have a `password`; settings are `compression_level`,
-    `image_quality` and `change_signed`, each optional.
+    `image_quality` and `change_signed`, each optional. What is read is read in a session of its
+    own: a caller that asks again and again sees how the job goes on, whatever it holds open.
     """
 
     def create_bulk_job(
@@ -137,9 +139,11 @@ class BulkCompressionService:
     ) -> Job:
         """Make a batch, which starts by itself; its `.id` and `.task_id` are the same.
 
-        Raises marshmallow's ValidationError for what is not as said above, InvalidInput for a
-        file that is no PDF, TooLarge over the limits.
+        Raises NotFound for an unknown user or document, marshmallow's ValidationError for what is
+        not as said above, InvalidInput for a file that is no PDF, TooLarge over the limits.
         """
+        if db.session.get(User, user_id) is None:
+            raise NotFound(f"There is no user {user_id}.")
         loaded = BulkRequest().load({**(settings or {}), "files": [_as_entry(f) for f in files]})
         sources = from_entries(loaded["files"])
         with (
@@ -152,24 +156,26 @@ class BulkCompressionService:
     def process_bulk_job_async(self, job_id: UUID | str) -> str:
         """Return the task's id, ringing once more for a batch that still waits."""
         with transaction() as session:
-            job = self._job(job_id)
+            job = self._job(session, job_id)
             ring(session, compress_file.queue, [job.id])
         return job.task_id
 
     def get_task_status(self, task_id: UUID | str) -> dict[str, Any]:
         """`state`, in Celery's names, and `progress` in whole percent."""
-        job = self._job(task_id)
-        return {"state": CLIENT_STATE[state_of(job)], "progress": whole_percent(job)}
+        with Session(db.engine) as session:
+            job = self._job(session, task_id)
+            return {"state": CLIENT_STATE[state_of(job)], "progress": whole_percent(job)}
 
     def get_job_progress(self, job_id: UUID | str) -> dict[str, int]:
         """`completed_count` and `file_count`."""
-        status = status_of(db.session(), self._job(job_id))
-        return {name: status[name] for name in ("completed_count", "file_count")}
+        with Session(db.engine) as session:
+            status = status_of(session, self._job(session, job_id))
+            return {name: status[name] for name in ("completed_count", "file_count")}
 
     @staticmethod
-    def _job(job_id: UUID | str) -> Job:
+    def _job(session: Session, job_id: UUID | str) -> Job:
         key = job_id if isinstance(job_id, UUID) else UUID(job_id)
-        job = db.session.get(Job, key, populate_existing=True)
+        job = session.get(Job, key)
         if job is None or job.kind != compress_bulk.name:
             raise NotFound(f"There is no compression job {job_id}.")
         return job

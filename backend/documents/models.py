@@ -13,7 +13,11 @@ class Document(Base):
     """A document of an owner; its id is the whole number that clients know as `document_id`."""
 
     __tablename__ = "documents"
-    __table_args__ = (Index("ix_documents_owner", "owner_id", "id"),)
+    __table_args__ = (
+        Index("ix_documents_owner", "owner_id", "id"),
+        # An id is never given out twice: an old link must not lead to another document.
+        {"sqlite_autoincrement": True},
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     owner_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))

@@ -2,13 +2,14 @@
 
 from typing import Any
 
+from flask import request
 from marshmallow import Schema, fields
 
 from backend.accounts.guards import current_user, signed_in
 from backend.db import db, transaction
 from backend.documents import services
 from backend.errors import InvalidInput
-from backend.http.api import Blueprint
+from backend.http.api import Blueprint, check_form
 from backend.http.idempotency import idempotent
 from backend.http.pagination import PageQuery
 from backend.storage.names import checked_name
@@ -56,6 +57,7 @@ class DocumentForm(Schema):
 @blueprint.response(201, DocumentEnvelope)
 def create(files: dict[str, Any]) -> dict[str, Any]:
     """Keep a file."""
+    check_form(request, {"file": False}, {})
     owner_id, upload = current_user().id, files["file"]
     name = checked_name(upload.filename or "", "file")
     spool = upload.stream

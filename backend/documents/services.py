@@ -11,7 +11,7 @@ from backend.config import Settings
 from backend.documents.models import Document
 from backend.errors import NotFound
 from backend.http.pagination import Page, decode_cursor, page_of
-from backend.jobs.models import Artifact
+from backend.jobs.models import Artifact, JobInput
 from backend.storage import services as storage
 from backend.storage.spool import Spool
 
@@ -50,8 +50,15 @@ def remove(session: Session, document: Document) -> None:
     session.flush()
     if session.scalar(select(exists().where(Document.file_id == file.id))):
         return
-    # A job's artifact with the same content keeps its own promise of how long it can be had.
+    # A job that made or reads the same content keeps its own promise of how long it can be had.
     settings: Settings = current_app.config["SLUICE"]
-    is_artifact = session.scalar(select(exists().where(Artifact.file_id == file.id)))
-    kept = timedelta(seconds=settings.artifact_retention_seconds if is_artifact else 0)
-    storage.release(session, file, utc_now() + kept)
+    promises = (
+        (Artifact.file_id, settings.artifact_retention_seconds),
+        (JobInput.file_id, settings.upload_retention_seconds),
+    )
+    kept = [
+        seconds
+        for column, seconds in promises
+        if session.scalar(select(exists().where(column == file.id)))
+    ]
+    storage.release(session, file, utc_now() + timedelta(seconds=max(kept, default=0)))

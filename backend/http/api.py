@@ -11,6 +11,7 @@ from werkzeug.exceptions import UnsupportedMediaType
 from werkzeug.routing import IntegerConverter
 
 from backend.config import Settings
+from backend.errors import InvalidInput
 from backend.http.bodies import received, refuse_unstorable
 from backend.http.problems import MEDIA_TYPE, ProblemSchema
 
@@ -36,6 +37,26 @@ class StrictParser(FlaskParser):
         """Return the query's parameters."""
         refuse_unstorable(req.args.to_dict(flat=False))
         return super().load_querystring(req, schema)
+
+
+def check_form(req: flask.Request, files: dict[str, bool], fields: dict[str, bool]) -> None:
+    """Refuse parts of a form that are unknown, or come twice where that has no meaning.
+
+    `files` and `fields` name the parts that are known, and whether each may come more than once.
+    """
+    for sent, known in ((req.files, files), (req.form, fields)):
+        for name in sent:
+            if name not in known:
+                accepted = ", ".join([*files, *fields])
+                raise InvalidInput(
+                    f"{name[:80]}: is not a part of this form; known are {accepted}.",
+                    fields={name[:80]: ["Unknown field."]},
+                )
+            if len(sent.getlist(name)) > 1 and not known[name]:
+                raise InvalidInput(
+                    f"{name}: was sent {len(sent.getlist(name))} times; it is taken once.",
+                    fields={name: ["Was sent more than once."]},
+                )
 
 
 View = TypeVar("View", bound=Callable[..., Any])

@@ -12,7 +12,7 @@ from typing import Any, ParamSpec
 
 from flask import Response, g, make_response, request
 from flask_jwt_extended import get_jwt_identity
-from sqlalchemy import ForeignKey, String, delete, select
+from sqlalchemy import ForeignKey, String, delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -130,13 +130,29 @@ def _earlier(place: dict[str, Any], fingerprint: str) -> IdempotencyKey:
             "This Idempotency-Key was sent before with another body; use a new key.",
             code="idempotency_key_reused",
         )
-    if record.status is None and utc_now() - record.created_at < ABANDONED_AFTER:
+    if record.status is None and not _take_over(place):
         raise Conflict(
             "The first request with this Idempotency-Key is still under way.",
             code="idempotency_key_in_use",
             retry_after_seconds=2,
         )
     return record
+
+
+def _take_over(place: dict[str, Any]) -> bool:
+    """Whether the first request died long ago, and this one, of all that ask, stands in for it."""
+    with transaction() as session:
+        taken = session.execute(
+            update(IdempotencyKey)
+            .filter_by(**place)
+            .where(
+                IdempotencyKey.status.is_(None),
+                IdempotencyKey.created_at < utc_now() - ABANDONED_AFTER,
+            )
+            .values(created_at=utc_now())
+            .returning(IdempotencyKey.key)
+        )
+        return taken.first() is not None
 
 
 def _forget(record: IdempotencyKey) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from marshmallow import Schema, ValidationError, fields, validate
+from marshmallow import Schema, fields, validate
 
 from backend.errors import InvalidInput
+from backend.http.fields import WholeNumber
 
 T = TypeVar("T")
 
@@ -25,24 +26,11 @@ class Page(Generic[T]):
     next_cursor: str | None
 
 
-class BoundedList(fields.List[Any]):
-    """A list that is counted before its entries are looked at: those may be a million."""
-
-    def __init__(self, inner: Any, *, most: int, **options: Any) -> None:
-        super().__init__(inner, metadata={"maxItems": most}, **options)
-        self.most = most
-
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> list[Any]:
-        if isinstance(value, list) and len(value) > self.most:
-            raise ValidationError(f"Has {len(value)} entries; at most {self.most} are accepted.")
-        return super()._deserialize(value, *args, **kwargs)
-
-
 class PageQuery(Schema):
     """The query of every list."""
 
     cursor = fields.String(validate=validate.Length(max=500))
-    limit = fields.Integer(load_default=DEFAULT_LIMIT, validate=validate.Range(1, MAX_LIMIT))
+    limit = WholeNumber(load_default=DEFAULT_LIMIT, validate=validate.Range(1, MAX_LIMIT))
 
 
 def page_of(rows: Sequence[T], limit: int, key: Callable[[T], list[Any]]) -> Page[T]:

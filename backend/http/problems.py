@@ -43,6 +43,23 @@ class ProblemSchema(Schema):
     request_id = fields.String(required=True)
 
 
+def members(
+    status: int, detail: str, code: str, errors: Fields, request_id: str
+) -> dict[str, object]:
+    """The members of a problem document."""
+    return {
+        "type": f"urn:sluice:problem:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "success": False,
+        "error": detail,
+        "code": code,
+        "fields": dict(errors),
+        "request_id": request_id,
+    }
+
+
 def problem(
     status: int,
     detail: str,
@@ -52,17 +69,7 @@ def problem(
     retry_after_seconds: float | None = None,
 ) -> Response:
     """Build the problem document's response. `errors` maps each wrong field to its reasons."""
-    response = jsonify(
-        type=f"urn:sluice:problem:{code}",
-        title=HTTPStatus(status).phrase,
-        status=status,
-        detail=detail,
-        success=False,
-        error=detail,
-        code=code,
-        fields=dict(errors or {}),
-        request_id=g.get("request_id", ""),
-    )
+    response = jsonify(members(status, detail, code, errors or {}, g.get("request_id", "")))
     response.status_code = status
     response.content_type = MEDIA_TYPE
     if retry_after_seconds is not None:

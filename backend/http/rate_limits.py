@@ -4,6 +4,7 @@ import re
 import time
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
+import structlog
 from flask import Flask, Response, request
 from flask_jwt_extended import decode_token
 from flask_jwt_extended.exceptions import JWTExtendedException
@@ -45,6 +46,8 @@ def client_address() -> str:
     return f"address:{address}"
 
 
+log = structlog.get_logger(__name__)
+
 limiter = Limiter(
     key_func=caller,
     # One count for all routes together, where default_limits would be one for each.
@@ -57,12 +60,26 @@ limiter = Limiter(
         HeaderNames.RETRY_AFTER: UNUSED,
     },
     retry_after="delta-seconds",
-    strategy="moving-window",
+    # The one strategy that counts at once, and can take back what it has counted.
+    strategy="fixed-window",
     # Redis away or frozen: count in this process rather than refuse or wait.
     in_memory_fallback_enabled=True,
     swallow_errors=True,
     key_prefix="sluice",
 )
+
+
+def uncount() -> None:
+    """Take the present request out of its view's counts: only those that fail are limited.
+
+    It was counted before the view, because of many at the same moment each would find room.
+    """
+    for each in limiter.current_limits:
+        if not each.shared:
+            try:
+                limiter.limiter.hit(each.limit, *each.request_args, cost=-1)
+            except Exception as error:  # noqa: BLE001 - whatever the store raises: it is away
+                log.warning("limit_not_given_back", error=str(error)[:200])
 
 
 def register_rate_limits(app: Flask, settings: Settings) -> None:

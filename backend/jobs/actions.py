@@ -1,4 +1,4 @@
-"""What owners do to their jobs, with the kinds of the application at hand."""
+"""What is done to jobs with the kinds of the application at hand."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from backend.db import db, transaction
 from backend.errors import AppError, Conflict
 from backend.jobs import batches, ledger, queries
-from backend.jobs.kinds import JobKind
+from backend.jobs.kinds import JobKind, Kinds
 from backend.jobs.models import Job
 
 MOST_AT_ONCE = 10_000
@@ -33,6 +33,22 @@ def retry(session: Session, job: Job) -> Job:
     first = session.scalars(select(Job).where(Job.parent_id == job.id).limit(1)).one_or_none()
     each = kind_of(first) if first is not None else None
     return batches.retry(session, job, kind_of(job), each)
+
+
+def tell_parent(parent_id: UUID | None) -> None:
+    """Release the batch if this was its last child; else show how far it is."""
+    if parent_id is None:
+        return
+    with transaction() as session:
+        if batches.release(session, parent_id) is None:
+            batches.roll_up(session, parent_id, children_share(session.get(Job, parent_id)))
+
+
+def children_share(parent: Job | None) -> float:
+    """The part of a batch's progress bar that its children fill: its kind's first stage."""
+    kinds: Kinds = current_app.extensions["sluice.kinds"]
+    kind = kinds.get(parent.kind) if parent else None
+    return kind.share(next(iter(kind.stages)))[1] if kind else 1.0
 
 
 def act(session: Session, action: str, job: Job, *, by: int, force: bool) -> None:
@@ -65,13 +81,9 @@ def act_on_all(
     for job_id in dict.fromkeys(ids):
         try:
             with transaction() as session:
-                act(
-                    session,
-                    action,
-                    queries.owned(session, owner_id, job_id),
-                    by=owner_id,
-                    force=force,
-                )
+                job = queries.owned(session, owner_id, job_id)
+                act(session, action, job, by=owner_id, force=force)
+            tell_parent(job.parent_id)
             done += 1
         except AppError as error:
             problems.append({"job_id": job_id, "error": error.detail})

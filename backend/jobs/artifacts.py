@@ -1,5 +1,6 @@
 """Artifacts: files that jobs leave for their owners, and how they are downloaded."""
 
+import re
 import unicodedata
 from collections.abc import Callable
 from datetime import timedelta
@@ -20,6 +21,8 @@ from backend.jobs.models import Artifact, Job
 from backend.jobs.states import JobState
 from backend.storage import services as storage
 from backend.storage.models import StoredFile
+
+UNSAFE = re.compile(r"[^\w ()+,=@.-]|\.\.", re.ASCII)
 
 Record = Callable[[Session, UUID], None]
 
@@ -76,7 +79,7 @@ def download(job: Job) -> Response:
     if artifact.file is None or (
         artifact.file.expires_at is not None and artifact.file.expires_at <= utc_now()
     ):
-        raise Gone(f"{artifact.name} has expired; run the job again to make it anew.")
+        raise Gone(f"{artifact.name} has expired; ask for it anew.")
     return serve(artifact, artifact.file)
 
 
@@ -106,18 +109,21 @@ def serve(artifact: Artifact, file: StoredFile) -> Response:
 def _described(response: Response, artifact: Artifact, file: StoredFile) -> Response:
     """The headers that a file's answer has, whether or not its content comes along."""
     response.headers["Accept-Ranges"] = "bytes"
-    response.headers.set("Content-Disposition", "attachment", **_filename(artifact.name))
+    response.headers.set("Content-Disposition", "attachment", **filename_options(artifact.name))
     response.headers["Cache-Control"] = "private, no-cache"
     response.set_etag(file.sha256)
     return response
 
 
-def _filename(name: str) -> dict[str, str]:
+def filename_options(name: str) -> dict[str, str]:
     """The last part of the name, for old clients in ASCII too (RFC 6266, appendix D)."""
     name = name.rpartition("/")[2]
     if name.isascii():
         return {"filename": name}
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    # What folds to ASCII may become a path, or nothing before the dot.
+    stem, dot, suffix = UNSAFE.sub("_", plain).rpartition(".")
+    plain = f"{stem.strip('. ') or 'download'}{dot}{suffix}"
     return {"filename": plain, "filename*": f"UTF-8''{quote(name, safe='')}"}
 
 

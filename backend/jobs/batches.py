@@ -201,8 +201,8 @@ def roll_up(session: Session, parent_id: UUID, share: float) -> None:
     """Show the children's progress on their waiting parent.
 
     At most four times a second, and less often the larger the batch, however many children
-    report: the others' UPDATE finds that it was done just now. `share` is the children's part
-    of the parent's progress bar, 0 to 1.
+    report: the others find that it was done just now, and leave a note for the steward. `share`
+    is the children's part of the parent's progress bar, 0 to 1.
     """
     of_mine = _child.parent_id == parent_id
     # A child that failed is as far as it will come.
@@ -219,6 +219,7 @@ def roll_up(session: Session, parent_id: UUID, share: float) -> None:
             percent=case((Job.percent > percent, Job.percent), else_=percent),
             items_done=done,
             rolled_up_at=db_now(),
+            roll_up_due=False,
             version=Job.version + 1,
         )
         .returning(Job)
@@ -226,6 +227,13 @@ def roll_up(session: Session, parent_id: UUID, share: float) -> None:
     ).one_or_none()
     if parent is not None:
         announce(session, parent)
+        return
+    session.execute(
+        update(Job)
+        .where(Job.id == parent_id, Job.state == JobState.WAITING, ~Job.roll_up_due)
+        .values(roll_up_due=True),
+        execution_options={"synchronize_session": False},
+    )
 
 
 def _in_runs(children: Iterable[Child]) -> Iterator[list[Child]]:

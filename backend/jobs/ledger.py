@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import structlog
-from sqlalchemy import ColumnElement, case, delete, insert, literal, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, case, delete, exists, insert, literal, update
+from sqlalchemy.orm import Session, aliased
 
 from backend.clock import utc_now
 from backend.db import db_now
@@ -157,11 +157,20 @@ FRESH: dict[str, Any] = {
 def remove(session: Session, job: Job) -> None:
     """Delete an ended job with its children, events, log and artifacts.
 
-    Raises Conflict while it is active. The files expire on their own.
+    Raises Conflict while it is active, or its batch is. The files expire on their own.
     """
+    parent = aliased(Job)
+    batch_is_active = exists().where(parent.id == job.parent_id, parent.state.not_in(ENDED))
     gone = session.execute(
-        delete(Job).where(Job.id == job.id, Job.state.in_(ENDED)).returning(Job.id)
+        delete(Job)
+        .where(Job.id == job.id, Job.state.in_(ENDED), ~batch_is_active)
+        .returning(Job.id)
     ).all()
+    if not gone and job.ended:
+        raise Conflict(
+            "This job's batch is still active; it can be deleted once the batch has ended.",
+            code="job_active",
+        )
     if not gone:
         raise Conflict(
             f"This job is {job.state}; cancel it first, and delete it once it has ended.",

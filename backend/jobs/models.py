@@ -103,6 +103,7 @@ class Job(Base):
     items_done: Mapped[int | None]
     items_total: Mapped[int | None]
     rolled_up_at: Mapped[datetime | None]
+    roll_up_due: Mapped[bool] = mapped_column(default=False)  # a child's news is not shown yet
     version: Mapped[int] = mapped_column(default=1)
     request_id: Mapped[str] = mapped_column(String(64), default="")
 
@@ -167,6 +168,8 @@ class JobEvent(Base):
     __table_args__ = (
         Index("ix_job_events_job", "job_id", "id"),
         Index("ix_job_events_owner", "owner_id", "txid", "id"),
+        # An id is never given out twice: a stream that goes on after it would miss the second.
+        {"sqlite_autoincrement": True},
     )
 
     id: Mapped[int] = mapped_column(RowNumber, primary_key=True)

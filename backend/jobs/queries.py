@@ -107,6 +107,12 @@ def children(session: Session, parent_id: UUID) -> Sequence[Job]:
     ).all()
 
 
+def children_version(session: Session, parent_id: UUID) -> int:
+    """A number that every change of any child of a batch makes larger."""
+    versions = select(func.coalesce(func.sum(Job.version), 0)).where(Job.parent_id == parent_id)
+    return session.scalar(versions) or 0
+
+
 def active(session: Session, owner_id: int, most: int) -> Sequence[Job]:
     """An owner's jobs that have not ended, without the children of batches."""
     query = select(Job).where(Job.owner_id == owner_id, Job.parent_id.is_(None), IS_ACTIVE)

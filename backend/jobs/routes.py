@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from flask import Response, jsonify
+from werkzeug.http import quote_etag
 
 from backend.accounts.guards import current_log_in, current_user, signed_in
 from backend.db import db, transaction
@@ -111,8 +112,9 @@ def show(query: dict[str, Any], job_id: UUID) -> Any:
     job = mine(job_id)
     if query["wait"]:
         job = streams.wait_for_change(current_user().id, job, query["wait"])
-    etag = {"ETag": streams.etag_of(job)}
-    if streams.is_seen(job):
+    tag = streams.tag_of(job)
+    etag = {"ETag": quote_etag(tag, weak=True)}
+    if streams.is_seen(tag):
         return Response(status=304, headers=etag)
     return detail(job), 200, etag
 
@@ -136,6 +138,7 @@ def cancel(body: dict[str, Any], job_id: UUID) -> dict[str, Any]:
         owner_id = current_user().id
         job = queries.owned(session, owner_id, job_id)
         batches.cancel(session, job, by=owner_id, force=body["terminate"])
+    actions.tell_parent(job.parent_id)
     return detail(mine(job_id))
 
 

@@ -27,10 +27,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from backend.config import Settings
 from backend.db import db, transaction
-from backend.jobs import attempts, batches, body, metrics, workspace
+from backend.jobs import actions, attempts, body, metrics, workspace
 from backend.jobs.attempts import Claim, Lease, Line
 from backend.jobs.kinds import JobKind, Kinds
-from backend.jobs.models import Attempt, Job
+from backend.jobs.models import Attempt
 from backend.jobs.shared_page import SharedPage
 
 log = structlog.get_logger(__name__)
@@ -80,7 +80,7 @@ def _close(held: Claim, kind: JobKind[Any, Any] | None) -> None:
         log.info("attempt_ended", outcome=attempt.outcome, duration_seconds=round(seconds, 3))
         metrics.ATTEMPTS.labels(held.kind, attempt.outcome or "open").inc()
         metrics.ATTEMPT_SECONDS.labels(held.kind).observe(seconds)
-    tell_parent(held.parent_id)
+    actions.tell_parent(held.parent_id)
 
 
 def _ended_attempt(held: Claim) -> tuple[Attempt | None, float]:
@@ -89,22 +89,6 @@ def _ended_attempt(held: Claim) -> tuple[Attempt | None, float]:
     if found is None or found.ended_at is None:
         return None, 0.0
     return found, (found.ended_at - found.started_at).total_seconds()
-
-
-def tell_parent(parent_id: UUID | None) -> None:
-    """Release the batch if this was its last child; else show how far it is."""
-    if parent_id is None:
-        return
-    with transaction() as session:
-        if batches.release(session, parent_id) is None:
-            batches.roll_up(session, parent_id, children_share(session.get(Job, parent_id)))
-
-
-def children_share(parent: Job | None) -> float:
-    """The part of a batch's progress bar that its children fill: its kind's first stage."""
-    kinds: Kinds = current_app.extensions["sluice.kinds"]
-    kind = kinds.get(parent.kind) if parent else None
-    return kind.share(next(iter(kind.stages)))[1] if kind else 1.0
 
 
 @dataclass(slots=True)
@@ -254,7 +238,7 @@ class Watch:
         if progress is not None:
             self.wrote = now
             self._in_ledger(attempts.report, progress)
-            tell_parent(self.held.parent_id)
+            actions.tell_parent(self.held.parent_id)
         if self.pending:
             self.wrote = now
             self._store_lines()

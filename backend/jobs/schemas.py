@@ -5,7 +5,8 @@ from typing import Any
 from flask import url_for
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
-from backend.http.pagination import BoundedList, PageQuery
+from backend.http.fields import BoundedList
+from backend.http.pagination import PageQuery
 from backend.jobs.kinds import Queue
 from backend.jobs.models import Job
 from backend.jobs.states import CLIENT_STATE, CLIENT_STATUS, JobState, as_shown

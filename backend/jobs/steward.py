@@ -12,7 +12,7 @@ from sqlalchemy import exists, func, select, update
 from sqlalchemy.orm import aliased
 
 from backend.db import db, db_now, transaction
-from backend.jobs import attempts, batches, metrics, schedules
+from backend.jobs import actions, attempts, batches, metrics, schedules
 from backend.jobs.models import IS_LEASED, IS_PARKED, IS_READY, Job, QueuePause
 from backend.jobs.states import ENDED
 from backend.jobs.workers import claim_of
@@ -24,7 +24,7 @@ AT_ONCE = 200  # rows that one look handles
 
 def tick() -> None:
     """Do every duty once."""
-    for duty in (schedules.submit_due, rescue, release_parents, redispatch):
+    for duty in (schedules.submit_due, rescue, release_parents, show_children, redispatch):
         _count(duty)
 
 
@@ -77,6 +77,16 @@ def release_parents() -> int:
         with transaction() as session:
             released += batches.release(session, parent_id) is not None
     return released
+
+
+def show_children() -> int:
+    """Show on waiting batches what their children had to say while the last news was fresh."""
+    due = select(Job.id).where(IS_PARKED, Job.roll_up_due).limit(AT_ONCE)
+    parents = list(db.session.scalars(due))
+    db.session.commit()
+    for parent_id in parents:
+        actions.tell_parent(parent_id)
+    return len(parents)
 
 
 def redispatch() -> int:

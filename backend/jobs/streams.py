@@ -8,7 +8,6 @@ from typing import Any
 from uuid import UUID
 
 from flask import Response, current_app, request, stream_with_context
-from werkzeug.http import quote_etag
 
 from backend.accounts.guards import LogIn
 from backend.db import db
@@ -34,16 +33,29 @@ def hub() -> Hub:
     return found
 
 
-def wait_for_change(owner_id: int, job: Job, seconds: float) -> Job:
+Tag = Callable[[Job], str]
+
+
+def tag_of(job: Job) -> str:
+    """What a job is known by: its version counts every change."""
+    return f"{job.id.hex}-{job.version}"
+
+
+def tag_of_batch(job: Job) -> str:
+    """What a batch is known by where its children are told of one by one."""
+    return f"{tag_of(job)}-{queries.children_version(db.session(), job.id)}"
+
+
+def wait_for_change(owner_id: int, job: Job, seconds: float, tag: Tag = tag_of) -> Job:
     """Hold on until the job is not as the caller has seen it, or the time is over.
 
     The caller's If-None-Match says what was seen; without one, the job as it is now.
     """
-    if request.if_none_match and not is_seen(job):
+    if request.if_none_match and not is_seen(tag(job)):
         return job
-    version, until = job.version, time.monotonic() + seconds
+    seen, until = tag(job), time.monotonic() + seconds
     with hub().watch(owner_id, job.id) as watcher:
-        while watcher and not job.ended and job.version == version:
+        while watcher and not job.ended and tag(job) == seen:
             left = until - time.monotonic()
             if left <= 0 or caller_has_gone():
                 break
@@ -54,18 +66,9 @@ def wait_for_change(owner_id: int, job: Job, seconds: float) -> Job:
     return job
 
 
-def etag_of(job: Job) -> str:
-    """The weak ETag of a job: its version counts every change."""
-    return quote_etag(_tag(job), weak=True)
-
-
-def is_seen(job: Job) -> bool:
-    """Whether the caller's If-None-Match has the job as it is (RFC 9110, section 13.1.2)."""
-    return request.if_none_match.contains_weak(_tag(job))
-
-
-def _tag(job: Job) -> str:
-    return f"{job.id.hex}-{job.version}"
+def is_seen(tag: str) -> bool:
+    """Whether the caller's If-None-Match has this tag (RFC 9110, section 13.1.2)."""
+    return request.if_none_match.contains_weak(tag)
 
 
 def last_event_id() -> Place | None:

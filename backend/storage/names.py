@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from pathlib import PurePosixPath
 
 from backend.errors import InvalidInput
@@ -14,6 +14,7 @@ DRIVE = re.compile(r"[A-Za-z]:")
 BIDI_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 # What some systems cannot have in a name (Windows' reserved characters).
 RESERVED = re.compile(r'[<>:"|?*]')
+DEVICE = re.compile(r"CON|PRN|AUX|NUL|(COM|LPT)[0-9¹²³]", re.IGNORECASE)
 
 
 def checked_name(name: str, field: str = "name") -> str:
@@ -50,20 +51,39 @@ def _fault(name: str) -> str | None:
 def unique_names(names: Iterable[str]) -> list[str]:
     """Make names that can stand side by side in one folder tree on any system.
 
-    The second of two that differ at most in case becomes "name (2).pdf"; reserved characters
-    become underscores. Order and number are kept.
+    The second of two that differ at most in case becomes "name (2).pdf", and so does a folder
+    that has a file's name; reserved characters become underscores, and reserved names get one.
+    Order and number are kept, and no part is longer than 255 bytes.
     """
-    taken: set[str] = set()
+    files: set[str] = set()
+    folders: set[str] = set()
     result = []
     for name in names:
-        safe = "/".join(
-            RESERVED.sub("_", part).rstrip(". ") or "_" for part in PurePosixPath(name).parts
-        )
-        candidate, number = safe, 1
-        while candidate.casefold() in taken:
-            number += 1
-            path = PurePosixPath(safe)
-            candidate = str(path.with_name(f"{path.stem} ({number}){path.suffix}"))
-        taken.add(candidate.casefold())
-        result.append(candidate)
+        path = ""
+        *above, last = [_safe(part) for part in PurePosixPath(name).parts]
+        for part in above:
+            path = _first_free(path, part, files)
+            folders.add(path.casefold())
+            path += "/"
+        path = _first_free(path, last, files | folders)
+        files.add(path.casefold())
+        result.append(path)
     return result
+
+
+def _safe(part: str) -> str:
+    clean = RESERVED.sub("_", part).rstrip(". ") or "_"
+    return f"_{clean}" if DEVICE.fullmatch(clean.partition(".")[0].rstrip()) else clean
+
+
+def _first_free(folder: str, part: str, taken: Set[str]) -> str:
+    """The part in its folder, with the first number that makes it another than those taken."""
+    candidate, number = folder + part, 1
+    stem, suffix = PurePosixPath(part).stem, PurePosixPath(part).suffix
+    while candidate.casefold() in taken:
+        number += 1
+        end = f" ({number}){suffix}"
+        room = LONGEST_PART - len(end.encode())
+        short = stem.encode()[:room].decode(errors="ignore") if room > 0 else ""
+        candidate = f"{folder}{short}{end if room > 0 else f' ({number})'}"
+    return candidate

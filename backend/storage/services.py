@@ -15,6 +15,7 @@ from pathlib import Path
 from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
 
+from backend.clock import utc_now
 from backend.errors import Gone, NotFound, TooLarge
 from backend.storage.blobs import CHUNK_BYTES, current_settings, store
 from backend.storage.models import StoredFile, blob_key
@@ -192,12 +193,17 @@ def _current(session: Session, file: StoredFile) -> StoredFile:
 
 def _check_total(session: Session, owner_id: int, size_bytes: int) -> None:
     limit, used = current_settings().max_owner_bytes, usage(session, owner_id)
-    if used + size_bytes > limit:
-        raise TooLarge(
-            f"Your files may have at most {limit} bytes together; {used} are used,"
-            f" and this file has {size_bytes}.",
-            code="storage_full",
-        )
+    if used + size_bytes <= limit:
+        return
+    first = session.scalar(select(func.min(StoredFile.expires_at)).filter_by(owner_id=owner_id))
+    wait = (first - utc_now()).total_seconds() if first else None
+    raise TooLarge(
+        f"Your files may have at most {limit} bytes together; {used} are used, and this file has"
+        f" {size_bytes}. Delete some"
+        + (f", or come back after {first:%Y-%m-%d %H:%M} UTC, when one expires." if first else "."),
+        code="storage_full",
+        retry_after_seconds=max(wait, 60) if wait is not None else None,
+    )
 
 
 def _later(one: datetime | None, other: datetime | None) -> datetime | None:

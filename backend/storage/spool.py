@@ -5,18 +5,20 @@ import hashlib
 import io
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, TypeVar
 
 from backend.errors import InvalidInput, TooLarge, Unavailable
 from backend.http.bodies import LongText
 from backend.storage.private import private_folder
 
 if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+T = TypeVar("T")
 
 PREFIX = "upload-"
 SHOWN_NAME_LENGTH = 100
@@ -26,8 +28,9 @@ class Spool(io.BufferedIOBase):
     """A temporary file of mode 0600 that is first written, then read, and deleted on close.
 
     Bytes over the limit raise TooLarge. The first seek or read seals the spool: what was hashed
-    is then what stands in the file, for good. It is closed when nothing refers to it any more;
-    after a crash `sweep_spools` removes the file.
+    is then what stands in the file, for good. A sealed spool holds no descriptor, because a
+    request may have a thousand of them. It is closed when nothing refers to it any more; after a
+    crash `sweep_spools` removes the file.
     """
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
@@ -39,10 +42,10 @@ class Spool(io.BufferedIOBase):
         self.limit_bytes = limit_bytes
         self.size_bytes = 0
         self._hash = hashlib.sha256()
-        self._sealed = False
-        # The descriptor is closed by `close` alone, so that a spool that is collected as part of
-        # a cycle gives no warning of an unclosed file.
-        self._file = open(self._descriptor, "w+b", closefd=False)  # noqa: SIM115 - as said
+        self._position = 0  # of the next read
+        # The descriptor is closed by `_let_go` alone, so that a spool that is collected as part
+        # of a cycle gives no warning of an unclosed file.
+        self._file: IO[bytes] | None = open(self._descriptor, "wb", closefd=False)  # noqa: SIM115 - as said
 
     @property
     def sha256(self) -> str:
@@ -55,7 +58,7 @@ class Spool(io.BufferedIOBase):
 
     def writable(self) -> bool:
         """Say whether the spool is still open to more."""
-        return not self._sealed
+        return self._file is not None
 
     def seekable(self) -> bool:
         """Say yes."""
@@ -63,7 +66,7 @@ class Spool(io.BufferedIOBase):
 
     def write(self, chunk: "ReadableBuffer", /) -> int:
         """Append the bytes; raise TooLarge, and append nothing, when that would be too many."""
-        if self._sealed:
+        if self._file is None:
             raise io.UnsupportedOperation("this spool has been read from and takes no more bytes")
         size = memoryview(chunk).nbytes
         check_size(self.size_bytes + size, self.limit_bytes, at_least=True)
@@ -75,43 +78,62 @@ class Spool(io.BufferedIOBase):
 
     def seal(self) -> None:
         """Take no more bytes, and make those written readable through `path`."""
-        with _room():
-            self._file.flush()
-        self._sealed = True
+        if self._file is not None:
+            with _room():
+                self._file.flush()
+            self._let_go()
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Return up to this many bytes, or all that are left."""
-        self.seal()
-        return self._file.read(-1 if size is None else size)
+        return self._read(lambda file: file.read(-1 if size is None else size))
 
     def read1(self, size: int = -1, /) -> bytes:
         """Return up to this many bytes with one read of the file at most."""
-        self.seal()
-        return self._file.read1(size)
+        return self._read(lambda file: file.read1(size))
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        """Fill the buffer as far as there are bytes; return how many there were."""
+        return self._read(lambda file: file.readinto(buffer))
 
     def readline(self, size: int | None = -1, /) -> bytes:
         """Return the bytes up to the end of the line."""
-        self.seal()
-        return self._file.readline(-1 if size is None else size)
+        return self._read(lambda file: file.readline(-1 if size is None else size))
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         """Go to a position."""
         self.seal()
-        return self._file.seek(offset, whence)
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size_bytes}
+        self._position = max(0, start[whence] + offset)
+        return self._position
 
     def tell(self) -> int:
         """Return the position."""
-        return self._file.tell()
+        return self._position if self._file is None else self.size_bytes
 
     def close(self) -> None:
         """Delete the file."""
         if self.closed:
             return
-        with suppress(OSError):  # what could not be written is thrown away with the rest
-            self._file.close()
-        os.close(self._descriptor)
+        self._let_go()
         self.path.unlink(missing_ok=True)
         super().close()
+
+    def _read(self, take: Callable[[io.BufferedReader], T]) -> T:
+        self.seal()
+        if self.closed:
+            raise ValueError("this spool is closed")
+        with self.path.open("rb") as file:
+            file.seek(self._position)
+            taken = take(file)
+            self._position = file.tell()
+        return taken
+
+    def _let_go(self) -> None:
+        if self._file is not None:
+            with suppress(OSError):  # what could not be written is thrown away with the rest
+                self._file.close()
+            os.close(self._descriptor)
+            self._file = None
 
 
 def check_size(size_bytes: int, limit_bytes: int, *, at_least: bool = False) -> None:

@@ -11,13 +11,19 @@ down_revision = '0001'
 branch_labels = None
 depends_on = None
 
+# On SQLite the table is made anew, with ids that are never given out twice.
+NUMBERED_ONCE = {'recreate': 'auto', 'table_kwargs': {'sqlite_autoincrement': True}}
+
 
 def upgrade() -> None:
     """Go forward."""
-    with op.batch_alter_table('job_events', schema=None) as batch_op:
+    op.add_column('jobs', sa.Column('roll_up_due', sa.Boolean(), nullable=False, server_default=sa.false()))
+    with op.batch_alter_table('documents', schema=None, **NUMBERED_ONCE) as batch_op:
+        batch_op.alter_column('name', existing_type=sa.Text())
+    with op.batch_alter_table('job_events', schema=None, **NUMBERED_ONCE) as batch_op:
         batch_op.drop_index('ix_job_events_owner')
         batch_op.add_column(sa.Column('txid', sa.BigInteger(), nullable=False, server_default='0'))
-    with op.batch_alter_table('job_events', schema=None) as batch_op:
+    with op.batch_alter_table('job_events', schema=None, **NUMBERED_ONCE) as batch_op:
         batch_op.alter_column('txid', server_default=None)
         batch_op.create_index('ix_job_events_owner', ['owner_id', 'txid', 'id'], unique=False)
     op.execute(
@@ -38,6 +44,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Go back."""
     op.drop_table('job_inputs')
+    op.drop_column('jobs', 'roll_up_due')
     op.execute(
         'UPDATE job_events SET owner_id = (SELECT owner_id FROM jobs WHERE jobs.id = job_events.job_id)'
     )

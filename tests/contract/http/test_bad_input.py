@@ -156,6 +156,11 @@ def test_a_quality_that_is_none_is_refused_in_a_form(ann: Caller, quality: str) 
         {"password": "p" * 513},
         {"password": ["a", "b"]},
         {"files": "not a file"},
+        {"image_quality": "1_0"},
+        {"image_quality": "+5"},
+        {"image_quality": "٨٠"},
+        {"image_quality": ["80", "80"]},
+        {"attachment": a_file(PDF, "b.pdf")},
     ],
     ids=repr,
 )
@@ -163,6 +168,28 @@ def test_a_form_of_another_shape_is_refused_by_name(ann: Caller, fields: dict[st
     data = {"files": a_file(PDF, "a.pdf"), **fields}
     said = assert_problem(ann.post(BULK, data=data), 422, "invalid_input")
     assert set(said["fields"]) == set(fields)
+
+
+@pytest.mark.parametrize("more", [{"title": "x"}, {"other": a_file(PDF, "b.pdf")}], ids=repr)
+def test_a_document_of_another_form_is_refused_by_name(ann: Caller, more: dict[str, Any]) -> None:
+    answer = ann.post("/api/documents", data={"file": a_file(PDF, "a.pdf"), **more})
+    assert set(assert_problem(answer, 422, "invalid_input")["fields"]) == set(more)
+
+
+def test_two_files_where_one_is_taken_are_refused(ann: Caller) -> None:
+    twice = {"file": [a_file(PDF, "a.pdf"), a_file(PDF, "b.pdf")]}
+    assert_problem(ann.post("/api/documents", data=twice), 422, "invalid_input")
+
+
+def test_a_million_entries_are_counted_and_not_looked_at(ann: Caller) -> None:
+    for path, body in (
+        (BULK, {"files": [1] * 100_000}),
+        ("/api/jobs/bulk", {"action": "cancel", "ids": ["x"] * 100_000}),
+        (BULK, {"files": [{"name": "a"}], **{f"unknown {n}": 1 for n in range(20_000)}}),
+    ):
+        answer = ann.post(path, json=body)
+        assert answer.status_code in {413, 422}
+        assert len(answer.data) < 10_000
 
 
 def test_a_form_without_files_is_refused(ann: Caller) -> None:

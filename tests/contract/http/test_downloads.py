@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 from werkzeug.test import TestResponse
 
+from backend.jobs import artifacts
 from tests.contract.http.service import (
     Caller,
     Service,
@@ -64,6 +65,19 @@ def test_a_whole_file_says_what_it_is(whole: TestResponse) -> None:
     assert disposition.startswith("attachment; ")
     assert "filename*=UTF-8''d%C3%A9j%C3%A0%20%22vu%22.pdf" in disposition
     assert "b\u00fccher" not in disposition
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("\u6587\u6863.pdf", "download.pdf"),
+        ("\u2025\uff0f\u2025\uff0fetc.pdf", "____etc.pdf"),
+        ("na\u00efve.pdf", "naive.pdf"),
+        ("\u6587\u6863", "download"),
+    ],
+)
+def test_old_clients_are_given_a_plain_name(name: str, plain: str) -> None:
+    assert artifacts.filename_options(f"folder/{name}")["filename"] == plain
 
 
 def test_the_jobs_result_is_the_same_file(ann: Caller, path: str, whole: TestResponse) -> None:

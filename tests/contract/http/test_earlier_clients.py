@@ -196,7 +196,7 @@ def test_the_job_says_that_it_is_done(ended: tuple[Caller, str]) -> None:
     assert (job["state"], job["percent"], job["error"]) == ("SUCCESS", 100, None)
     assert isinstance(job["percent"], int)
     assert job["status"]
-    assert said["result"].items() >= {"file_count": 6, "completed_count": 5}.items()
+    assert said["result"].items() >= {"file_count": 6, "compressed_count": 5}.items()
     for name in ("created_at", "started_at", "ended_at"):
         assert datetime.fromisoformat(job[name]).utcoffset() == timedelta(0)
 
@@ -399,6 +399,56 @@ def test_what_was_cancelled_can_be_tried_again(
     assert_problem(ann.post(f"/api/jobs/{job_id}/retry"), 409, "not_retryable")
 
 
+def test_a_child_that_is_cancelled_shows_in_its_batch(service: Service, ann: Caller) -> None:
+    job_id = send(ann, entry("a.pdf", small_pdf("a")), entry("b.pdf", small_pdf("b")))
+    path = f"/api/compress/jobs/{job_id}"
+    seen = ann.get(path)
+    child = f"/api/jobs/{seen.json['files'][0]['job_id']}"
+    assert ann.post(f"{child}/cancel").status_code == 200
+
+    now = ann.get(path, headers={"If-None-Match": seen.headers["ETag"]})
+    assert (now.status_code, now.json["completed_count"]) == (200, 1)
+    assert now.json["files"][0]["status"] == "cancelled"
+    assert job_of(ann, job_id)["job"]["items_done"] == 1
+
+
+def test_a_child_stays_for_as_long_as_its_batch_is_active(
+    service: Service, ann: Caller, worker: Worker
+) -> None:
+    job_id = send(ann, entry("a.pdf", small_pdf("a")), entry("b.pdf", small_pdf("b")))
+    child = f"/api/jobs/{batch_of(ann, job_id)['files'][0]['job_id']}"
+    ann.post(f"{child}/cancel")
+    assert_problem(ann.delete(child), 409, "job_active")
+    worker.run(service)
+    assert batch_of(ann, job_id)["status"] == "completed"
+    assert ann.delete(child).status_code == 204
+
+
+def test_a_document_that_is_deleted_is_still_compressed(
+    service: Service, ann: Caller, worker: Worker
+) -> None:
+    kept = ann.post("/api/documents", data={"file": a_file(PHOTO, "kept.pdf")}).json["document"]
+    uploaded, named = (
+        send(ann, entry("a.pdf", PHOTO)),
+        send(ann, {"document_id": kept["document_id"]}),
+    )
+    assert ann.delete(f"/api/documents/{kept['document_id']}").status_code == 204
+    with service.app.app_context(), transaction() as session:
+        submit(session, clean_up, None)
+    worker.run(service, "low_priority")
+    worker.run(service)
+    assert [batch_of(ann, job_id)["status"] for job_id in (uploaded, named)] == ["completed"] * 2
+
+
+def test_a_documents_id_is_never_given_out_twice(ann: Caller) -> None:
+    ids = []
+    for _ in range(2):
+        kept = ann.post("/api/documents", data={"file": a_file(PHOTO, "kept.pdf")}).json["document"]
+        ids.append(kept["document_id"])
+        ann.delete(f"/api/documents/{kept['document_id']}")
+    assert ids[0] < ids[1]
+
+
 # ---------------------------------------------------------------- expiry
 
 
@@ -436,8 +486,7 @@ def test_the_service_has_the_names_that_earlier_callers_use(
         assert bulk.get_task_status(task_id) == {"state": "PROGRESS", "progress": 0}
         assert bulk.get_job_progress(job.id) == {"completed_count": 0, "file_count": 2}
         job_id = str(job.id)
-    worker.run(service)
-    with service.app.app_context():
+        worker.run(service)  # while the caller's session goes on
         assert bulk.get_task_status(job_id) == {"state": "SUCCESS", "progress": 100}
         assert bulk.get_job_progress(job_id) == {"completed_count": 2, "file_count": 2}
     assert batch_of(ann, job_id)["status"] == "completed"
@@ -468,6 +517,11 @@ def test_the_service_refuses_what_the_route_refuses(
 ) -> None:
     with service.leaving_nothing_behind(), service.app.app_context(), pytest.raises(refusal):
         BulkCompressionService().create_bulk_job(ann.id, files, settings)
+
+
+def test_the_service_knows_no_stranger(service: Service) -> None:
+    with service.app.app_context(), pytest.raises(NotFound, match="no user 77"):
+        BulkCompressionService().create_bulk_job(77, [{"name": "a.pdf", "content": PHOTO}])
 
 
 def test_the_service_knows_no_job_of_another_kind(service: Service, ann: Caller) -> None:

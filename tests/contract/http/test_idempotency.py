@@ -192,6 +192,21 @@ def test_a_key_whose_process_died_is_taken_over_in_time(
     assert send_json(ann).status_code == 202
 
 
+def test_of_many_that_take_a_key_over_one_does(
+    service: Service, ann: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(idempotency, "_forget", lambda record: None)
+        patch.setattr(compression_routes, "spools_of", lambda _: 1 / 0)
+        assert_problem(send_json(ann), 500)
+    grow_old(service, idempotency.ABANDONED_AFTER)
+    with ThreadPoolExecutor(8) as pool:
+        answers = [*pool.map(lambda _: send_json(ann), range(8))]
+    assert len({answer.json["job_id"] for answer in answers if answer.status_code == 202}) == 1
+    assert {answer.status_code for answer in answers} <= {202, 409}
+    assert len(ann.get("/api/jobs").json["jobs"]) == 1
+
+
 def test_a_key_is_kept_for_a_day(service: Service, ann: Caller) -> None:
     first = send_json(ann).json["job_id"]
     grow_old(service, idempotency.KEPT_FOR / 2)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -16,16 +16,17 @@ from flask_jwt_extended import create_access_token, decode_token
 
 from backend.compression.engine import Level
 from backend.compression.jobs import compress_bulk, compress_file
-from backend.db import db, transaction
-from backend.jobs import attempts, batches, ledger, submit, submit_batch
+from backend.db import transaction
+from backend.jobs import attempts, batches, submit, submit_batch
 from backend.jobs.attempts import Claim, Progress
 from backend.jobs.duties import clean_up
 from backend.jobs.kinds import Queue
+from backend.jobs.models import Job
+from backend.storage.models import StoredFile
 from tests.contract.http.service import PROBLEM, Caller, Server, checked_problem
 
 PATIENCE_SECONDS = 30.0
 FILE = {
-    "file_id": 1,
     "name": "a.pdf",
     "original_bytes": 1,
     "level": Level.MEDIUM,
@@ -57,8 +58,13 @@ class Person:
             return submit(session, clean_up, self.caller.id).id
 
     def submit_batch(self, files: int) -> UUID:
-        children = [(f"{number}.pdf", FILE) for number in range(files)]
         with self.caller.app.app_context(), transaction() as session:
+            kept = StoredFile(
+                owner_id=self.caller.id, sha256=uuid4().hex * 2, size_bytes=1, media_type="a/pdf"
+            )
+            session.add(kept)
+            session.flush()
+            children = [(f"{n}.pdf", {**FILE, "file_id": kept.id}) for n in range(files)]
             return submit_batch(
                 session, compress_bulk, self.caller.id, compress_file, children, file_count=files
             ).id
@@ -138,10 +144,9 @@ def person(server: Server, name: str) -> Iterator[Person]:
     """Someone whose jobs are gone when the test is over."""
     caller = server.service.sign_in(name)
     yield Person(server, caller)
-    with caller.app.app_context():
-        caller_jobs = db.session.query(ledger.Job).filter_by(owner_id=caller.id)
-        with transaction():
-            caller_jobs.delete()
+    with caller.app.app_context(), transaction() as session:
+        for table in (Job, StoredFile):
+            session.query(table).filter_by(owner_id=caller.id).delete()
 
 
 def of(messages: list[Message], event: str) -> list[Any]:

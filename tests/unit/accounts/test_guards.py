@@ -14,8 +14,8 @@ from flask import Flask, jsonify
 from flask.testing import FlaskClient
 
 from backend.accounts import services
-from backend.accounts.guards import admin_only, current_user, signed_in, token_expires_at
-from backend.accounts.models import User, UserRole
+from backend.accounts.guards import admin_only, current_log_in, current_user, signed_in
+from backend.accounts.models import EndReason, User, UserRole
 from backend.app import create_app
 from backend.config import Settings, SettingsError
 from backend.db import transaction
@@ -171,8 +171,12 @@ def test_a_view_knows_its_caller_and_when_the_token_expires(
     @signed_in
     def whoami() -> Any:
         bound = structlog.contextvars.get_contextvars()["user_id"]
-        left = (token_expires_at() - datetime.now(UTC)).total_seconds()
-        return jsonify(id=current_user().id, bound=bound, left=left)
+        log_in = current_log_in()
+        left, held = log_in.seconds_left, log_in.holds()
+        with transaction() as session:
+            services.end_all_sessions(session, current_user().id, EndReason.LOGGED_OUT)
+        holds = [held, log_in.holds()]
+        return jsonify(id=current_user().id, bound=bound, left=left, holds=holds)
 
     client = app.test_client()
     body = {"email": "ann@example.com", "password": PASSWORD}
@@ -180,6 +184,7 @@ def test_a_view_knows_its_caller_and_when_the_token_expires(
     answer = client.get("/whoami", headers=bearer(token)).json
     assert answer["id"] == answer["bound"] == 1
     assert 0 < answer["left"] <= 60
+    assert answer["holds"] == [True, False]
 
 
 def test_admin_only_lets_administrators_pass(make_app: Callable[..., Flask]) -> None:

@@ -1,6 +1,8 @@
 """How often someone may try."""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from flask import Flask
@@ -61,6 +63,22 @@ def test_only_failures_count_against_an_account(make_app: Callable[..., Flask]) 
     for _ in range(3):
         answer = log_in(client, "ann@example.com", PASSWORD)
         assert (answer.status_code, answer.headers["RateLimit-Remaining"]) == (200, "1")
+
+
+def test_many_at_the_same_moment_are_limited_like_one_after_another(
+    make_app: Callable[..., Flask],
+) -> None:
+    app = make_app(login_limit_per_account="3 per hour")
+    gate = threading.Barrier(12)
+
+    def attempt(number: int) -> int:
+        gate.wait(30)
+        client = app.test_client()
+        return log_in(client, "ann@example.com", address=f"192.0.2.{number}").status_code
+
+    with ThreadPoolExecutor(12) as pool:
+        answers = sorted(pool.map(attempt, range(12)))
+    assert answers == [401] * 3 + [429] * 9
 
 
 def test_an_address_is_limited_over_all_accounts(make_app: Callable[..., Flask]) -> None:

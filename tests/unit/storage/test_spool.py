@@ -86,6 +86,18 @@ def test_files_and_folders_are_private_at_any_umask(folder: Path) -> None:
         os.umask(before)
 
 
+def test_a_sealed_spool_holds_no_descriptor(folder: Path) -> None:
+    before = len([*Path("/proc/self/fd").iterdir()])
+    spools = [Spool(folder, limit_bytes=100) for _ in range(20)]
+    for spool in spools:
+        spool.write(b"one line\nand another")
+        spool.seek(0)
+    assert len([*Path("/proc/self/fd").iterdir()]) == before
+    assert [spool.readline() + spool.read() for spool in spools] == [b"one line\nand another"] * 20
+    for spool in spools:
+        spool.close()
+
+
 def test_closing_deletes_the_file(folder: Path) -> None:
     spool = Spool(folder, limit_bytes=10)
     spool.write(b"x")
