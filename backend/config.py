@@ -13,6 +13,8 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -91,7 +93,13 @@ class Settings(BaseSettings):
     def _with_driver(cls, url: str) -> str:
         for prefix in ("postgres://", "postgresql://"):
             if url.startswith(prefix):
-                return "postgresql+psycopg://" + url.removeprefix(prefix)
+                url = "postgresql+psycopg://" + url.removeprefix(prefix)
+        try:
+            known = not url or make_url(url).get_backend_name() in {"postgresql", "sqlite"}
+        except ArgumentError:
+            known = False
+        if not known:
+            raise ValueError("it must read like postgresql://user:password@host/database")
         return url
 
     @model_validator(mode="after")
@@ -109,9 +117,12 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def sqlalchemy_url(self) -> str:
+    def sqlalchemy_url(self) -> URL:
         """The ledger's address; SQLite in the data folder unless DATABASE_URL is set."""
-        return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'sluice.db'}"
+        if self.database_url:
+            return make_url(self.database_url)
+        # Not written as text: a folder's name may hold what is syntax in an address.
+        return URL.create("sqlite", database=str(self.data_dir.resolve() / "sluice.db"))
 
     @property
     def blobs_url(self) -> str:
@@ -130,6 +141,11 @@ class Settings(BaseSettings):
         if url.startswith("unix://"):
             return "redis+socket://" + url.removeprefix("unix://").replace("?db=", "?virtual_host=")
         return url
+
+    @property
+    def broker_redis_address(self) -> str:
+        """The broker in redis-py's form; empty where it is another server."""
+        return _as_redis(self.broker_url)
 
     @property
     def redis_address(self) -> str:

@@ -14,8 +14,10 @@ from typing import Any, ClassVar
 
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Engine, MetaData, event
+from sqlalchemy import JSON, URL, BigInteger, DateTime, Dialect, Engine, MetaData, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -25,6 +27,8 @@ from sqlalchemy.types import TypeDecorator
 from backend.errors import Unavailable
 
 BUSY_TIMEOUT_MS = 15_000
+# The database cannot be reached, is too busy, or has ended the connection.
+AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeout)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -188,13 +192,13 @@ def after_commit(session: Session, callback: Callable[[], None]) -> None:
     session.info.setdefault("after_commit", []).append(callback)
 
 
-def engine_options(url: str) -> dict[str, Any]:
+def engine_options(url: URL) -> dict[str, Any]:
     """SQLAlchemy's engine options for a database URL.
 
     On PostgreSQL a statement, a lock and a dead connection each give up in bounded time: a
     request thread or a heartbeat must never hang on a machine that has gone.
     """
-    if not url.startswith("postgresql"):
+    if url.get_backend_name() != "postgresql":
         return {"connect_args": {"timeout": BUSY_TIMEOUT_MS / 1000}}
     return {
         "pool_pre_ping": True,

@@ -3,8 +3,10 @@
 Started from the project's root: `gunicorn -c deploy/gunicorn.conf.py app_v2:app`.
 """
 
+import ctypes
 import json
 import os
+import signal
 import sys
 from http import HTTPStatus
 from pathlib import Path
@@ -56,6 +58,17 @@ def write_error(connection: Any, status: int, reason: str, message: str) -> None
 
 
 util.write_error = write_error  # gunicorn has no setting for it
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """Have the kernel tell a worker when its master was killed, so that it lets the port go."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)  # PR_SET_PDEATHSIG (prctl(2))
+
+
+def post_worker_init(worker: Any) -> None:
+    """Let those who wait for news go as soon as the worker is told to end."""
+    worker.wsgi.extensions["sluice.hub"].is_stopping = lambda: not worker.alive
 
 
 def on_starting(server: Any) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -49,7 +50,7 @@ def up(port: int, data: Path, no_samples: bool, detach: bool) -> None:
     lock = folder.claim()
     if lock is None:
         raise StackError(_already(folder))
-    processes.end(folder.path, GRACE_SECONDS)  # what an earlier start has left behind
+    _end(folder)  # what an earlier start has left behind
     _refuse_taken(port)
     try:
         supervisord = bring_up(
@@ -63,10 +64,10 @@ def up(port: int, data: Path, no_samples: bool, detach: bool) -> None:
         supervisord.wait()
     except KeyboardInterrupt:
         console.print("\nStopping")
-        processes.end(folder.path, GRACE_SECONDS)
+        _end(folder)
         console.print("Stopped")
     except BaseException:
-        processes.end(folder.path, GRACE_SECONDS)
+        _end(folder)
         raise
     else:
         log = supervisor.tail(folder.logs / "supervisord.log")
@@ -78,11 +79,15 @@ def up(port: int, data: Path, no_samples: bool, detach: bool) -> None:
 def down(data: Path) -> None:
     """Stop what `up` has started on a data folder."""
     folder, began = DataFolder(data.resolve()), time.monotonic()
-    ended = processes.end(folder.path, GRACE_SECONDS)
+    ended = _end(folder)
     if ended:
         console.print(f"Stopped {ended} processes in {time.monotonic() - began:.1f} s")
     else:
         console.print(f"Nothing runs on {folder.path}")
+
+
+def _end(folder: DataFolder) -> int:
+    return processes.end(folder.path, GRACE_SECONDS, lambda: supervisor.states(folder))
 
 
 def _already(folder: DataFolder) -> str:
@@ -96,7 +101,7 @@ def _already(folder: DataFolder) -> str:
 
 
 def _data_option(folder: DataFolder) -> str:
-    return "" if folder.path == ROOT / "var" else f" --data '{folder.path}'"
+    return "" if folder.path == ROOT / "var" else f" --data {shlex.quote(str(folder.path))}"
 
 
 def _refuse_taken(port: int) -> None:
@@ -118,6 +123,10 @@ if __name__ == "__main__":
         sys.exit(error.exit_code)
     except StackError as error:
         print(f"scripts/up: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"scripts/up: {error.strerror or error}{where}", file=sys.stderr)
         sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)

@@ -84,6 +84,7 @@ def compress_bulk(ctx: JobContext, *, file_count: int) -> dict[str, Any]:
     A batch of one file hands on that file itself. Fails if no file could be compressed.
     """
     files = queries.children(db.session(), ctx.job_id)
+    db.session.commit()  # what follows takes long
     done = [file for file in files if file.state == JobState.SUCCEEDED and file.artifacts]
     if not done:
         raise InvalidInput(_nothing_done(files), code="nothing_compressed")

@@ -9,6 +9,7 @@ from flask import Flask, Response, g, jsonify, make_response
 from marshmallow import Schema, fields
 from werkzeug.exceptions import HTTPException
 
+from backend.db import AWAY, db
 from backend.errors import AppError, Fields
 
 log = structlog.get_logger(__name__)
@@ -82,6 +83,8 @@ def register_problems(app: Flask) -> None:
     app.register_error_handler(AppError, _from_app_error)
     app.register_error_handler(HTTPException, _from_http_exception)
     app.register_error_handler(Exception, _from_surprise)
+    for away in AWAY:
+        app.register_error_handler(away, _from_database)
 
 
 def _from_app_error(error: AppError) -> Response:
@@ -120,6 +123,12 @@ def _from_surprise(error: Exception) -> Response:
     # The whole story goes to the log; nothing of it leaves.
     log.error("request_crashed", exc_info=error)
     return problem(500, HINTS[500], code="internal")
+
+
+def _from_database(error: Exception) -> Response:
+    log.warning("database_away", error=type(error).__name__)
+    db.session.rollback()
+    return problem(503, HINTS[503], code="unavailable", retry_after_seconds=5)
 
 
 def _field_errors(data: dict[str, Any] | None) -> dict[str, Any]:

@@ -26,6 +26,8 @@ from backend.jobs.models import (
 from backend.jobs.signals import announce
 from backend.jobs.states import ENDED, READY, JobState
 
+OVERDUE_SECONDS = 20.0  # what a job waits at most behind a queue that a slot serves first
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
@@ -71,6 +73,27 @@ class Lease:
     force: bool
 
 
+def overdue(queues: Sequence[str]) -> Select[UUID]:
+    """The job that has waited for too long in any of these queues, the one that waits longest.
+
+    A slot that serves several queues would take from the first for as long as there is anything
+    in it, and the others would wait for ever.
+    """
+    paused = select(QueuePause.queue)
+    return (
+        select(Job.id)
+        .where(
+            Job.queue.in_(queues),
+            IS_READY,
+            Job.run_at <= db_now(-OVERDUE_SECONDS),
+            Job.queue.not_in(paused),
+        )
+        .order_by(Job.run_at, Job.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+
+
 def next_ready(queue: str) -> Select[UUID]:
     """The job that a queue's next free slot should take.
 
@@ -88,11 +111,24 @@ def next_ready(queue: str) -> Select[UUID]:
     )
 
 
-def claim(session: Session, queue: str, worker: str, lease_seconds: float) -> Claim | None:
-    """Take the queue's next job: one conditional UPDATE. None when there is nothing to do."""
+def claim(
+    session: Session, queue: str, worker: str, lease_seconds: float, others: Sequence[str] = ()
+) -> Claim | None:
+    """Take the queue's next job: one conditional UPDATE. None when there is nothing to do.
+
+    A job that is overdue in one of the `others`, which the same slot serves, goes first.
+    """
+    return (others and _take(session, overdue(others), worker, lease_seconds)) or _take(
+        session, next_ready(queue), worker, lease_seconds
+    )
+
+
+def _take(
+    session: Session, chosen: Select[UUID], worker: str, lease_seconds: float
+) -> Claim | None:
     statement = (
         update(Job)
-        .where(Job.id == next_ready(queue).scalar_subquery(), IS_READY)
+        .where(Job.id == chosen.scalar_subquery(), IS_READY)
         .values(
             state=JobState.RUNNING,
             attempt=Job.attempt + 1,
@@ -308,6 +344,8 @@ def _end(
         session,
         held,
         state=case((stops, literal(JobState.CANCELLED)), else_=literal(state)),
+        # Whoever still writes under it comes too late, whatever the job does next.
+        token=None,
         lease_expires_at=None,
         ended_at=case((stops, db_now()), else_=db_now() if state in ENDED else None),
         version=Job.version + 1,

@@ -91,8 +91,7 @@ def cancel(session: Session, job: Job, *, by: int | None, force: bool = False) -
         return job
     _move_children(session, job, IS_ACTIVE, **ledger.stop_request(by, force))
     release(session, job.id)
-    session.refresh(job)
-    return job
+    return ledger.reloaded(session, job)
 
 
 def retry(
@@ -115,8 +114,7 @@ def retry(
         **FRESH,
     )
     ring(session, each.queue, ids[:RINGS_AT_ONCE])
-    session.refresh(job)
-    return job
+    return ledger.reloaded(session, job)
 
 
 def retry_child(

@@ -11,17 +11,16 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NoReturn
+from functools import partial
+from typing import Any, NoReturn, TypeVar
 
 import structlog
 from marshmallow import ValidationError
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from backend.clock import utc_now
 from backend.config import Settings
-from backend.db import db, transaction
+from backend.db import AWAY, db, transaction
 from backend.errors import AppError
 from backend.jobs import artifacts, attempts
 from backend.jobs.attempts import Claim, Progress
@@ -35,7 +34,10 @@ log = structlog.get_logger(__name__)
 # Exit codes: none that a library would choose, so that os._exit(0) is not taken for a success.
 RECORDED, LEASE_LOST, NOT_RECORDED = 101, 102, 103
 LONGEST_LINE = 2000
-AWAY = (OperationalError, InterfaceError, PoolTimeout)  # the database cannot be reached
+# So many attempts may be cut short by a database that is away before one is charged: a job whose
+# own statements make the database give up must come to an end too.
+MOST_UNCHARGED = 20
+T = TypeVar("T")
 
 Record = Callable[[Session], object]
 
@@ -58,7 +60,7 @@ def run(
         keep_checkpoint=lambda state: _checkpoint(held, state),
     )
     try:
-        outcome = _outcome(kind, held, ctx)
+        outcome = _outcome(kind, held, ctx, settings.lease_seconds)
         try:
             return _record(outcome, settings.lease_seconds)
         except Exception as error:  # noqa: BLE001 - an effect refused; that too is recorded
@@ -67,14 +69,18 @@ def run(
         return LEASE_LOST
 
 
-def _outcome(kind: JobKind[Any, Any], held: Claim, ctx: JobContext) -> Record:
+def _outcome(kind: JobKind[Any, Any], held: Claim, ctx: JobContext, lease_seconds: float) -> Record:
     """Call the function; return what to write, whatever it did."""
     try:
         ctx.workspace.mkdir(parents=True, mode=0o700)
         params = kind.params().load(held.params)
         value = kind(ctx, **params)
         result = kind.result().dump(value) if kind.result else dict(value or {})
-        kept = [artifacts.keep(held.owner_id, file) for file in ctx.published]
+        db.session.remove()  # nothing that the function has read stays open while files are moved
+        kept = [
+            _patiently(partial(artifacts.keep, held.owner_id, file), lease_seconds)
+            for file in ctx.published
+        ]
     except Cancelled:
         return lambda session: attempts.stop(session, held)
     except SoftLimitReached:
@@ -84,6 +90,8 @@ def _outcome(kind: JobKind[Any, Any], held: Claim, ctx: JobContext) -> Record:
     except ValidationError as error:
         sentence = f"The job's parameters are not valid: {error.messages}"
         return _given_up(held, ctx, sentence, "invalid_params")
+    except AWAY as error:
+        return _interrupted(held, ctx, error)
     except Exception as error:  # noqa: BLE001 - the edge of the job: everything is recorded
         return _failure(kind, held, ctx, error)
     finally:
@@ -125,21 +133,45 @@ def _failure(kind: JobKind[Any, Any], held: Claim, ctx: JobContext, error: Excep
     return _given_up(held, ctx, sentence, code)
 
 
+def _interrupted(held: Claim, ctx: JobContext, error: Exception) -> Record:
+    """The database went away under the function: no fault of the job's, which runs again."""
+    log.warning("database_away", exc_info=error)
+    note = f"The database was away ({type(error).__name__}); this runs again."
+    ctx.log(note, level="warning")
+    if held.attempt < MOST_UNCHARGED:
+        return lambda session: attempts.give_back(
+            session, held, "interrupted", note=note, charged=False
+        )
+    return lambda session: attempts.lose(session, held, note)
+
+
 def _record(outcome: Record, lease_seconds: float) -> int:
     """Write the outcome; while the database is away, keep trying for as long as a lease lasts."""
+
+    def write() -> None:
+        with transaction() as session:
+            outcome(session)
+
     db.session.remove()  # whatever the function did to it
-    until = time.monotonic() + lease_seconds
+    try:
+        _patiently(write, lease_seconds)
+    except AWAY:
+        log.exception("outcome_not_recorded")
+        return NOT_RECORDED
+    return RECORDED
+
+
+def _patiently(call: Callable[[], T], seconds: float) -> T:
+    """Call again while the database is away, for so long."""
+    until = time.monotonic() + seconds
     while True:
         try:
-            with transaction() as session:
-                outcome(session)
+            return call()
         except AWAY:
+            db.session.remove()
             if time.monotonic() > until:
-                log.exception("outcome_not_recorded")
-                return NOT_RECORDED
+                raise
             time.sleep(0.3)
-        else:
-            return RECORDED
 
 
 @contextmanager

@@ -109,9 +109,10 @@ def make_celery(app: Flask) -> Celery:
     def run(self: Task, job_id: str) -> None:
         """Run the next job of the queue that rang."""
         name = self.request.delivery_info["routing_key"]
+        served = list(self.app.amqp.queues.consume_from)
         with app.app_context():
             try:
-                runner.run_next(name, f"{self.request.hostname}/{os.getpid()}")
+                runner.run_next(name, f"{self.request.hostname}/{os.getpid()}", served)
             except SQLAlchemyError as error:
                 # The job stays ready in the ledger; the steward rings for it again.
                 log.warning("ledger_unreachable", job_id=job_id, error=type(error).__name__)

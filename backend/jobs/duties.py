@@ -2,16 +2,17 @@
 
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from flask import current_app
 from marshmallow import Schema
-from sqlalchemy import delete, select
+from sqlalchemy import Select, delete, select, update
 from sqlalchemy.orm import Session
 
 from backend.accounts.services import forget_expired_sessions
 from backend.clock import utc_now
 from backend.config import Settings
-from backend.db import db_now, transaction
+from backend.db import db, db_now, transaction
 from backend.http.idempotency import forget_old
 from backend.jobs.context import JobContext
 from backend.jobs.kinds import Queue, job
@@ -58,8 +59,7 @@ def clean_up(ctx: JobContext) -> dict[str, Any]:
         _keep_inputs(session)
         expired = sweeping.expire(session, utc_now())
     ctx.report("Looking for what crashes left…", 0, "orphans")
-    with transaction() as session:
-        orphans = sweeping.sweep_orphans(session, ORPHAN_AGE)
+    orphans = sweeping.sweep_orphans(db.session(), ORPHAN_AGE)
     freed = expired + orphans
     ctx.log(f"Freed {freed.bytes} bytes: {freed.files} files; {jobs} old jobs")
     return {
@@ -80,12 +80,24 @@ def _keep_inputs(session: Session) -> None:
 
 
 def _remove_old_jobs(kept_seconds: float) -> int:
-    """Remove ended jobs, a batch as one, once they are old; return how many."""
+    """Remove ended jobs, a batch as one, once they are old; return how many.
+
+    Children go first, a slice at a time: a transaction that removed a hundred thousand rows
+    would hold up every other writer. So that nobody meets half a batch, its owner loses it before.
+    """
     old = (Job.state.in_(ENDED), Job.ended_at < db_now(-float(kept_seconds)))
     with transaction() as session:
-        ids = list(
-            session.scalars(select(Job.id).where(*old, Job.parent_id.is_(None)).limit(AT_ONCE))
-        )
-        # Asked again by the DELETE: one that is tried again just now stays.
-        removed = session.scalars(delete(Job).where(Job.id.in_(ids), *old).returning(Job.id)).all()
-    return len(removed)
+        found = select(Job.id).where(*old, Job.parent_id.is_(None)).limit(AT_ONCE)
+        # Asked again by the UPDATE: one that is tried again just now stays.
+        disowned = update(Job).where(Job.id.in_(found.scalar_subquery()), *old)
+        ids = session.scalars(disowned.values(owner_id=None).returning(Job.id)).all()
+    children = select(Job.id).where(Job.parent_id.in_(ids)).limit(AT_ONCE)
+    while ids and _remove(children):
+        pass
+    return _remove(select(Job.id).where(Job.id.in_(ids))) if ids else 0
+
+
+def _remove(chosen: Select[UUID]) -> int:
+    with transaction() as session:
+        removable = delete(Job).where(Job.id.in_(chosen.scalar_subquery()))
+        return len(session.scalars(removable.returning(Job.id)).all())

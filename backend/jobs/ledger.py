@@ -10,11 +10,12 @@ from typing import Any, ParamSpec, TypeVar
 
 import structlog
 from sqlalchemy import ColumnElement, case, delete, exists, insert, literal, update
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session, aliased
 
 from backend.clock import utc_now
 from backend.db import db_now
-from backend.errors import Conflict
+from backend.errors import Conflict, NotFound
 from backend.jobs.kinds import JobKind
 from backend.jobs.models import IS_ACTIVE, IS_READY, Job, JobEvent, JobInput
 from backend.jobs.signals import announce, ring
@@ -93,8 +94,7 @@ def cancel(session: Session, job: Job, *, by: int | None, force: bool = False) -
     ended stays as it is.
     """
     move(session, job, IS_ACTIVE, **stop_request(by, force))
-    session.refresh(job)
-    return job
+    return reloaded(session, job)
 
 
 def stop_request(by: int | None, force: bool) -> dict[str, Any]:
@@ -128,13 +128,21 @@ def retry(session: Session, job: Job, kind: JobKind[Any, Any]) -> Job:
         **FRESH,
     )
     if not moved:
-        session.refresh(job)
+        reloaded(session, job)
         raise Conflict(
             f"This job is {job.state}; only a failed or cancelled job can be tried again.",
             code="not_retryable",
         )
     ring(session, job.queue, [job.id])
-    session.refresh(job)
+    return reloaded(session, job)
+
+
+def reloaded(session: Session, job: Job) -> Job:
+    """The job as it is now; NotFound if it was deleted meanwhile."""
+    try:
+        session.refresh(job)
+    except InvalidRequestError:
+        raise NotFound(f"There is no job {job.id}.") from None
     return job
 
 

@@ -8,7 +8,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -93,6 +93,8 @@ class Hub:
         self._watchers: set[Watcher] = set()
         self._lock = threading.Lock()
         self._pid = 0
+        # Whether this process is to end: watchers are let go then. The server sets it.
+        self.is_stopping: Callable[[], bool] = lambda: False
 
     @contextmanager
     def watch(self, owner_id: int, job_id: UUID | None = None) -> Iterator[Watcher | None]:

@@ -84,7 +84,6 @@ class Job(Base):
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     expires_at: Mapped[datetime | None]
-    rung_at: Mapped[datetime | None]
 
     attempt: Mapped[int] = mapped_column(default=0)  # claims so far
     uncharged: Mapped[int] = mapped_column(default=0)  # of these, handed back by a deploy
@@ -222,7 +221,9 @@ class ScheduleSlot(Base):
 
     schedule: Mapped[str] = mapped_column(String(100), primary_key=True)
     due_at: Mapped[datetime] = mapped_column(primary_key=True)
-    job_id: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))
+    job_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("jobs.id", ondelete="SET NULL"), index=True
+    )
     created_at: Mapped[datetime]
 
 

@@ -12,7 +12,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -46,12 +46,16 @@ PIPE_BYTES = 65536  # as much as a pipe holds (pipe(7))
 Why = Literal["cancelled", "time_limit", "deploy", "lease_lost"]
 
 
-def run_next(queue: str, worker: str) -> UUID | None:
-    """Claim the queue's next job and run it to its end; None when there is nothing to do."""
+def run_next(queue: str, worker: str, served: Sequence[str] = ()) -> UUID | None:
+    """Claim the queue's next job and run it to its end; None when there is nothing to do.
+
+    `served` are all queues of the slot: a job that is overdue in one of the others goes first.
+    """
+    others = [each for each in served if each != queue]
     settings: Settings = current_app.config["SLUICE"]
     kinds: Kinds = current_app.extensions["sluice.kinds"]
     with transaction() as session:
-        held = attempts.claim(session, queue, worker, settings.lease_seconds)
+        held = attempts.claim(session, queue, worker, settings.lease_seconds, others)
     if held is None:
         return None
     ids = {"job_id": str(held.job_id), "attempt": held.attempt, "worker": worker}
@@ -282,10 +286,15 @@ class Watch:
     def _store_lines(self) -> None:
         *whole, self.pending = self.pending.split(b"\n")
         lines = [line for raw in whole[: MOST_LINES - self.lines_kept] if (line := _line(raw))]
-        self.lines_kept += len(lines)
+        if self.lines_kept < MOST_LINES <= self.lines_kept + len(lines):
+            lines.append(_further(lines[-1]))
         if lines:
-            with suppress(SQLAlchemyError):
+            try:
                 self._in_ledger(attempts.log_lines, lines)
+            except SQLAlchemyError:  # it is away: they wait for the next time
+                self.pending = b"\n".join([*whole, self.pending])
+                return
+        self.lines_kept += len(lines)
 
     def _settle(self, status: int) -> None:
         """Write the outcome of an attempt whose process could not."""
@@ -315,6 +324,10 @@ def _line(raw: bytes) -> Line | None:
         return Line(at=datetime.fromisoformat(at), level=level, message=message)
     except ValueError:
         return None
+
+
+def _further(last: Line) -> Line:
+    return Line(at=last.at, level="warning", message="What it logs from here on is not kept.")
 
 
 def _cause(code: int) -> str:

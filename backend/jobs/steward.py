@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import structlog
 from flask import current_app
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import exists, func, select
 from sqlalchemy.orm import aliased
 
 from backend.db import db, db_now, transaction
@@ -114,8 +114,7 @@ def _ring_for(queue: str, missing: int) -> int:
         .order_by(Job.priority.desc(), Job.run_at, Job.id)
         .limit(min(missing, batches.RINGS_AT_ONCE))
     )
-    with transaction() as session:
-        ids = list(session.scalars(candidates))
-        session.execute(update(Job).where(Job.id.in_(ids)).values(rung_at=db_now()))
+    ids = list(db.session.scalars(candidates))
+    db.session.commit()
     current_app.extensions["sluice.doorbell"].ring(queue, ids)
     return len(ids)

@@ -22,6 +22,7 @@ from backend.jobs.schemas import JobSchema
 from backend.jobs.states import CLIENT_STATE
 
 LOOK_SECONDS = 2.0  # how often the ledger is looked at when nothing is heard
+GLANCE_SECONDS = 0.25  # how often a waiting answer looks whether its caller is still there
 PAUSE_SECONDS = 0.2  # between two looks, however much is heard
 KEEPALIVE_SECONDS = 15.0
 MOST_ACTIVE = 200  # jobs whose state a new stream begins with
@@ -57,13 +58,28 @@ def wait_for_change(owner_id: int, job: Job, seconds: float, tag: Tag = tag_of) 
     with hub().watch(owner_id, job.id) as watcher:
         while watcher and not job.ended and tag(job) == seen:
             left = until - time.monotonic()
-            if left <= 0 or caller_has_gone():
+            if left <= 0:
                 break
             db.session.commit()
             db.session.remove()
-            watcher.wait(min(left, LOOK_SECONDS))
+            if not _rest(watcher, min(left, LOOK_SECONDS)):
+                return job
             job = queries.owned(db.session(), owner_id, job.id)
     return job
+
+
+def _rest(watcher: Watcher, seconds: float) -> bool:
+    """Wait for news or for the time to pass; False when nobody is to be told any more.
+
+    That is so when the caller has hung up, or this process is to end: the caller asks again,
+    and another answers.
+    """
+    until = time.monotonic() + seconds
+    while not (caller_has_gone() or hub().is_stopping()):
+        left = until - time.monotonic()
+        if left <= 0 or watcher.wait(min(left, GLANCE_SECONDS)):
+            return True
+    return False
 
 
 def is_seen(tag: str) -> bool:
@@ -133,7 +149,7 @@ def _stream(
         shown: Shown = {}
         spoke = time.monotonic()
         yield f"retry: 2000\nid: {_id_of(cursor)}\n\n"
-        while not caller_has_gone():
+        while True:
             happened, jobs = look(shown, cursor)
             said = [*map(_event, happened), *_changes(jobs, shown)]
             cursor = happened[-1].place if happened else cursor
@@ -152,7 +168,8 @@ def _stream(
                 yield "event: end\ndata: {}\n\n"
                 return
             time.sleep(PAUSE_SECONDS if said else 0)
-            watcher.wait(max(0.0, min(LOOK_SECONDS, log_in.seconds_left)))
+            if not _rest(watcher, min(LOOK_SECONDS, log_in.seconds_left)):
+                return
 
     response = Response(stream_with_context(generate(watcher)), mimetype="text/event-stream")
     response.headers["X-Accel-Buffering"] = "no"

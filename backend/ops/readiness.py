@@ -44,8 +44,8 @@ def _database() -> str:
 
 def _broker() -> str:
     settings: Settings = current_app.config["SLUICE"]
-    if settings.broker_url.startswith(("redis", "rediss")):
-        return redis_fault(_redis(settings.redis_address)) or "ok"
+    if settings.broker_redis_address:
+        return redis_fault(_redis(settings.broker_redis_address)) or "ok"
     current_app.extensions["sluice.broker_depths"]()
     return "ok"
 

@@ -87,12 +87,13 @@ def expire(session: Session, now: datetime) -> Freed:
 def sweep_orphans(session: Session, older_than: timedelta) -> Freed:
     """Remove blobs without a row, and uploads that broke off, once they are this old.
 
-    The age only spares uploads under way the work of putting a blob twice. The blobs go after
-    the commit of `transaction()`. The store belongs to this application's database alone.
+    The age only spares uploads under way the work of putting a blob twice. To be called outside
+    of a transaction: to list a large store takes long, and only the removals lock anything. The
+    store belongs to this application's database alone.
     """
     before = utc_now() - older_than
     orphans = list(_orphans(session, before))
-    after_commit(session, partial(_remove_unclaimed, [blob.key for blob in orphans]))
+    _remove_unclaimed([blob.key for blob in orphans])
     spools = sweep_spools(current_settings().workspaces / UPLOADS, before)
     blobs = Freed(len(orphans), sum(blob.size_bytes for blob in orphans))
     return blobs + Freed(len(spools), sum(spools))

@@ -42,5 +42,7 @@ def upgrade(surroundings: Surroundings) -> None:
     )
     if run.returncode:
         lines = run.stderr.strip().splitlines() or ["no reason was given"]
-        errors = [line for line in lines if "Error" in line.split(" ")[0]] or lines
-        raise StackError(f"The database could not be migrated. {errors[-1]}")
+        errors = [line for line in lines if "Error" in line.split(" ")[0]]
+        # Flask's own last words, where the application could not even be loaded.
+        told = [line for line in errors if "No such command" not in line] or errors or lines
+        raise StackError(f"The database could not be migrated. {told[-1]}")

@@ -69,6 +69,12 @@ class DataFolder:
 
     def claim(self) -> int | None:
         """Make the folder, or refuse one that holds something else; then take its turn."""
+        odd = [character for character in '%"\n' if character in str(self.path)]
+        if odd:
+            raise StackError(
+                f"{str(self.path)!r} has {odd[0]!r} in it, which supervisord and the broker cannot"
+                " have in a path; name another folder with --data."
+            )
         with _plain_errors():
             known = any((self.path / sign).exists() for sign in SIGNS)
             if self.path.exists() and not known and any(self.path.iterdir()):

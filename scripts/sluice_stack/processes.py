@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,16 +30,19 @@ def running(data: Path) -> dict[int, int]:
     return found
 
 
-def end(data: Path, grace_seconds: float) -> int:
+def end(data: Path, grace_seconds: float, nudge: Callable[[], object] = lambda: None) -> int:
     """End all processes of a data folder and return how many there were.
 
     The topmost are asked with SIGTERM and see to the rest; who is left after the grace is killed.
+    `nudge` is called meanwhile: supervisord notices a signal or an ended program once a second,
+    and at once when somebody speaks to it.
     """
     met = set(before := running(data))
     _signal(signal.SIGTERM, [pid for pid, parent in before.items() if parent not in before])
     until = time.monotonic() + grace_seconds
     while (left := running(data)) and time.monotonic() < until:
         met |= left.keys()
+        nudge()
         time.sleep(0.05)
     return len(met | kill(data))
 

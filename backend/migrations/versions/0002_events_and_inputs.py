@@ -17,6 +17,8 @@ NUMBERED_ONCE = {'recreate': 'auto', 'table_kwargs': {'sqlite_autoincrement': Tr
 
 def upgrade() -> None:
     """Go forward."""
+    op.drop_column('jobs', 'rung_at')
+    op.create_index(op.f('ix_schedule_slots_job_id'), 'schedule_slots', ['job_id'], unique=False)
     op.add_column('jobs', sa.Column('roll_up_due', sa.Boolean(), nullable=False, server_default=sa.false()))
     with op.batch_alter_table('documents', schema=None, **NUMBERED_ONCE) as batch_op:
         batch_op.alter_column('name', existing_type=sa.Text())
@@ -45,6 +47,8 @@ def downgrade() -> None:
     """Go back."""
     op.drop_table('job_inputs')
     op.drop_column('jobs', 'roll_up_due')
+    op.add_column('jobs', sa.Column('rung_at', sa.DateTime(timezone=True), nullable=True))
+    op.drop_index(op.f('ix_schedule_slots_job_id'), 'schedule_slots')
     op.execute(
         'UPDATE job_events SET owner_id = (SELECT owner_id FROM jobs WHERE jobs.id = job_events.job_id)'
     )

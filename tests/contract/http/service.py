@@ -263,6 +263,13 @@ class Server:
 
     service: Service
     port: int
+    process: subprocess.Popen[bytes]
+
+    @property
+    def workers(self) -> list[int]:
+        """The ids of its worker processes."""
+        pid = self.process.pid
+        return [*map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
     @property
     def url(self) -> str:
@@ -349,7 +356,7 @@ def serving(service: Service) -> Iterator[Server]:
         )
     try:
         _wait_until_alive(process, port, folder / "web.log")
-        yield Server(service, port)
+        yield Server(service, port, process)
     finally:
         process.terminate()
         try:

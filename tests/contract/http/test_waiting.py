@@ -1,10 +1,13 @@
 """Waiting for a job: the long poll, and Server-Sent Events over a real server."""
 
 import json
-import threading
+import os
+import select
+import signal
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -23,7 +26,8 @@ from backend.jobs.duties import clean_up
 from backend.jobs.kinds import Queue
 from backend.jobs.models import Job
 from backend.storage.models import StoredFile
-from tests.contract.http.service import PROBLEM, Caller, Server, checked_problem
+from tests.contract.http.conftest import OpenService
+from tests.contract.http.service import PROBLEM, Caller, Server, checked_problem, serving
 
 PATIENCE_SECONDS = 30.0
 FILE = {
@@ -414,13 +418,42 @@ def test_one_stream_too_many_is_refused_and_the_others_go_on(ann: Person) -> Non
 
 def test_a_watcher_that_hangs_up_leaves_room_for_the_next(ann: Person) -> None:
     path = f"/api/jobs/{ann.submit()}/events"
-    done = threading.Event()
-    while not done.is_set():
-        # More than there may be at once, one after another; each has hung up before the next.
-        for _ in range(2):
-            with ann.stream(path) as stream:
-                if stream.answer.status_code == 200:
-                    stream.until("job")
+    answered = 0
+    while answered < 10:  # more than there may be at once, each of which has hung up
         with ann.stream(path) as stream:
-            if stream.answer.status_code == 200:
-                done.set()
+            answered += stream.answer.status_code == 200
+
+
+@pytest.fixture
+def own_server(make_service: OpenService) -> Iterator[Server]:
+    with serving(make_service()) as found:
+        yield found
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_server_that_ends_lets_its_watchers_and_its_port_go(
+    own_server: Server, number: signal.Signals
+) -> None:
+    ann = Person(own_server, own_server.service.sign_in("ann"))
+    path, workers = f"/api/jobs/{ann.submit()}", own_server.workers
+    with ann.stream(f"{path}/events") as stream:
+        stream.until("job")
+        own_server.process.send_signal(
+            number
+        )  # its master: the workers are told by it, or by the kernel
+        assert stream.is_over()
+    own_server.process.wait(PATIENCE_SECONDS)
+    for pid in workers:
+        wait_until_gone(pid)
+    with socket.socket() as next_server:
+        next_server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        next_server.bind(("127.0.0.1", own_server.port))
+
+
+def wait_until_gone(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        descriptor = os.pidfd_open(pid)
+        try:
+            assert select.select([descriptor], [], [], PATIENCE_SECONDS)[0]
+        finally:
+            os.close(descriptor)

@@ -2,15 +2,24 @@
 
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from flask import Flask
-from sqlalchemy import select, text, update
+from sqlalchemy import delete, select, text, update
 from sqlalchemy.orm import Session
 
 from backend.db import db, db_now, transaction
-from backend.jobs import Queue, attempts, ledger, steward, submit, workers
+from backend.jobs import (
+    Queue,
+    attempts,
+    batches,
+    ledger,
+    steward,
+    submit,
+    submit_batch,
+    workers,
+)
 from backend.jobs.attempts import Claim, Progress
 from backend.jobs.models import Attempt, Job, JobEvent, QueuePause
 from backend.jobs.states import ENDED
@@ -255,6 +264,49 @@ def test_a_rescue_that_races_the_completion_leaves_one_end_or_a_clean_rerun(app:
         query = select(JobEvent.state).where(JobEvent.job_id == claim.job_id)
         ends = db.session.scalars(query.where(JobEvent.state.in_(ENDED))).all()
         assert ends == (["succeeded"] if finished else ["failed"])
+
+
+@on_both
+def test_what_a_failed_attempt_says_late_changes_nothing_of_the_next(app: Flask) -> None:
+    """A batch whose closing step was lost is tried again, and asked to stop."""
+    with transaction() as session:
+        parent = submit_batch(session, probes.close, OWNER, probes.once, [("an item", {})])
+    in_transaction(attempts.fail, claimed(), "It is broken.", code="broken")
+    in_transaction(batches.release, parent.id)
+    late = claimed()
+    in_transaction(attempts.fail, late, "It was lost.", code="poison", outcome="lost")
+    in_transaction(batches.retry, now(parent), probes.close, probes.once)
+    claimed()
+    in_transaction(batches.cancel, now(parent), by=OWNER)
+
+    assert in_transaction(attempts.finish, late, {"late": True}) is None
+    assert now(parent).state == "cancelling"
+
+
+# ---------------------------------------------------------------- the order of queues
+
+
+@on_both
+def test_a_job_that_is_overdue_goes_before_a_queue_that_is_served_first(app: Flask) -> None:
+    old, older, paused = submitted(), submitted(), submitted(probes.urgent)
+    submitted(probes.urgent)
+    with transaction() as session:
+        for job, seconds in ((old, 21.0), (older, 22.0)):
+            waited = db_now(-seconds)
+            session.execute(update(Job).where(Job.id == job.id).values(run_at=waited))
+
+    def next_of(queue: Queue, others: list[Queue]) -> UUID | None:
+        held = in_transaction(attempts.claim, queue, "w/1", 60, others)
+        return held.job_id if held else None
+
+    assert next_of(Queue.HIGH, [Queue.DEFAULT]) == older.id
+    with transaction() as session:
+        session.add(QueuePause(queue=Queue.DEFAULT, paused_at=db_now(), reason=""))
+    assert next_of(Queue.HIGH, [Queue.DEFAULT]) == paused.id  # the first of the two urgent ones
+    with transaction() as session:
+        session.execute(delete(QueuePause))
+    assert next_of(Queue.HIGH, []) not in {None, old.id}
+    assert next_of(Queue.HIGH, [Queue.DEFAULT]) == old.id
 
 
 # ---------------------------------------------------------------- rescue

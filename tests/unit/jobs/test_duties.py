@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -94,6 +95,32 @@ def test_a_batch_goes_as_one_and_not_before_it_has_ended(app: Flask, tmp_path: P
         session.execute(update(Job).values(ended_at=db_now(-9e6)))
 
     assert clean_up(tmp_path)["jobs"] == 1
+    assert count(Job) == 0
+
+
+@on_both
+def test_a_large_batch_goes_slice_by_slice_and_its_owner_never_meets_a_part_of_it(
+    app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duties, "AT_ONCE", 2)
+    with transaction() as session:
+        items = [(f"item {number}", {}) for number in range(5)]
+        parent = submit_batch(session, probes.close, OWNER, probes.once, items)
+    in_transaction(batches.cancel, now(parent), by=OWNER)
+    with transaction() as session:
+        session.execute(update(Job).values(ended_at=db_now(-9e6)))
+    seen = []
+    remove = duties._remove
+
+    def watched(chosen: Any) -> int:
+        mine = select(func.count()).select_from(Job).where(Job.owner_id == OWNER)
+        seen.append(db.session.scalar(mine.where(Job.parent_id.is_(None))))
+        db.session.commit()
+        return remove(chosen)
+
+    monkeypatch.setattr(duties, "_remove", watched)
+    assert clean_up(tmp_path)["jobs"] == 1
+    assert seen == [0] * 5  # three slices, one that finds nothing, and the batch itself
     assert count(Job) == 0
 
 

@@ -17,6 +17,7 @@ from uuid import UUID
 import pytest
 from flask import Flask
 from sqlalchemy import select, update
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from backend.accounts.models import User
@@ -627,6 +628,40 @@ def test_log_lines_are_kept_in_their_order_up_to_the_last_word(do: Do) -> None:
 
 
 @on_both
+def test_a_job_whose_database_goes_away_runs_again_and_is_not_charged(
+    submit_body: Do, tmp_path: Path
+) -> None:
+    def work(ctx: JobContext) -> dict[str, int]:
+        if ctx.attempt < 3:
+            raise OperationalError("SELECT 1", {}, ConnectionError("the server has gone"))
+        return {"attempt": ctx.attempt}
+
+    job = submit_body(work, retry=Retry(attempts=1))
+    for _ in range(3):
+        run_next()
+
+    assert outcomes(job) == ["interrupted", "interrupted", "succeeded"]
+    assert (now(job).state, now(job).uncharged) == ("succeeded", 2)
+    assert "The database was away" in logged(job)[0]
+
+
+@on_both
+def test_a_job_that_makes_the_database_give_up_each_time_comes_to_an_end(
+    submit_body: Do, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(ctx: JobContext) -> None:
+        raise OperationalError("SELECT everything", {}, TimeoutError("statement timeout"))
+
+    monkeypatch.setattr(body, "MOST_UNCHARGED", 2)
+    job = submit_body(work, retry=Retry(attempts=1))
+    for _ in range(3):
+        run_next()
+
+    assert outcomes(job) == ["interrupted", "lost"]
+    assert (now(job).state, now(job).error_code) == ("failed", "poison")
+
+
+@on_both
 def test_a_huge_or_odd_line_is_cut_and_made_storable(do: Do) -> None:
     def work(ctx: JobContext) -> None:
         ctx.log("x" * 1_000_000)
@@ -653,7 +688,9 @@ def test_a_flood_of_lines_is_kept_up_to_its_limit_and_stops_nothing(
     job = do(work)
 
     assert job.result == {"done": True}
-    assert [line.split()[0] for line in logged(job)] == [str(number) for number in range(100)]
+    *lines, last = logged(job)
+    assert [line.split()[0] for line in lines] == [str(number) for number in range(100)]
+    assert last == "What it logs from here on is not kept."
 
 
 # ---------------------------------------------------------------- batches

@@ -7,7 +7,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import update
 
-from backend.db import db, db_now, transaction
+from backend.db import db_now, transaction
 from backend.jobs import Queue, attempts, batches, steward, submit_batch
 from backend.jobs.attempts import Claim
 from backend.jobs.models import Job, QueuePause
@@ -203,4 +203,3 @@ def test_a_round_with_nothing_to_do_writes_nothing(app: Flask, messages: SetDept
     steward.tick()
 
     assert now(job).version == before
-    assert db.session.scalar(db.select(Job.rung_at)) is None

@@ -42,8 +42,7 @@ def run_expire() -> Freed:
 
 
 def run_sweep(older_than: timedelta) -> Freed:
-    with transaction() as session:
-        return sweep_orphans(session, older_than)
+    return sweep_orphans(db.session(), older_than)
 
 
 def files() -> set[int]:
