@@ -9,7 +9,7 @@ import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal, Self
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -172,7 +172,7 @@ def _as_redis(broker_url: str) -> str:
         return broker_url
     if parts.scheme == "redis+socket":
         query = parts.query.replace("virtual_host=", "db=")
-        return urlunsplit(("unix", parts.netloc, parts.path, query, ""))
+        return f"unix://{parts.path}" + (f"?{query}" if query else "")
     return ""
 
 

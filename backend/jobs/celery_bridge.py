@@ -11,12 +11,14 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
 import structlog
 from celery import Celery, Task
 from celery.app.events import Events
+from celery.apps.worker import Worker
 from celery.beat import Scheduler
 from celery.events import EventDispatcher
 from celery.signals import (
@@ -60,6 +62,27 @@ class PatientEvents(Events):  # type: ignore[misc] # Celery ships no types
     dispatcher_cls = f"{__name__}:PatientDispatcher"
 
 
+class LoneWorker(Worker):  # type: ignore[misc] # Celery ships no types
+    """A worker that does not look for others before it starts, nor talks to them afterwards.
+
+    The ledger is what workers share. To look takes a second of each start, and to talk a message
+    to every worker for each that every worker sends.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{**options, "without_mingle": True, "without_gossip": True})
+
+
+class LedgerCelery(Celery):  # type: ignore[misc] # Celery ships no types
+    """Celery with the worker above."""
+
+    @cached_property
+    def Worker(self) -> type[LoneWorker]:  # noqa: N802 - Celery's own name
+        """The worker's class, bound to this instance."""
+        bound: type[LoneWorker] = self.subclass_with_self(LoneWorker, name="Worker")
+        return bound
+
+
 class ForgettingQoS(kombu_redis.QoS):  # type: ignore[misc] # kombu ships no types
     """Lets go of the messages that a worker holds when it loses the broker.
 
@@ -81,7 +104,7 @@ kombu_redis.Channel.QoS = ForgettingQoS
 def make_celery(app: Flask) -> Celery:
     """The Celery instance of an application. Loading it connects to nothing."""
     settings: Settings = app.config["SLUICE"]
-    celery = Celery("sluice", broker=settings.broker_url, events=PatientEvents)
+    celery = LedgerCelery("sluice", broker=settings.broker_url, events=PatientEvents)
     celery.conf.update(
         task_queues=[BrokerQueue(name, Exchange(name), routing_key=name) for name in Queue],
         task_default_queue=Queue.DEFAULT,
