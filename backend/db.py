@@ -7,6 +7,7 @@ that begins by reading and then writes fails at once under load instead of waiti
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ from sqlalchemy.types import TypeDecorator
 from backend.errors import Unavailable
 
 BUSY_TIMEOUT_MS = 15_000
+WRITE_GLANCE_SECONDS = 0.002
 # The database cannot be reached, is too busy, or has ended the connection.
 AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeout)
 
@@ -235,6 +237,32 @@ def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
 
 @event.listens_for(Engine, "begin")
 def _begin_sqlite(connection: Any) -> None:
-    if connection.dialect.name == "sqlite":
-        writes = connection.get_execution_options().get("writes")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    if connection.dialect.name != "sqlite":
+        return
+    if not connection.get_execution_options().get("writes"):
+        connection.exec_driver_sql("BEGIN")
+    elif not _begin_soon(connection.connection.driver_connection):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin_soon(raw: sqlite3.Connection) -> bool:
+    """Begin to write as soon as the other processes let us; False after the busy timeout.
+
+    SQLite's own wait sleeps for up to a tenth of a second between two looks, while a transaction
+    of ours takes a few milliseconds. One thread a process looks, so it may look often.
+    """
+    raw.execute("PRAGMA busy_timeout=0")
+    try:
+        until = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+        while time.monotonic() < until:
+            try:
+                raw.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    return False  # asked again, it says what is wrong
+                time.sleep(WRITE_GLANCE_SECONDS)
+            else:
+                return True
+        return False
+    finally:
+        raw.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
