@@ -8,7 +8,7 @@ from flask import Flask
 from sqlalchemy import update
 
 from backend.db import db_now, transaction
-from backend.jobs import Queue, attempts, batches, steward, submit_batch
+from backend.jobs import Queue, actions, attempts, batches, steward, submit_batch
 from backend.jobs.attempts import Claim
 from backend.jobs.models import Job, QueuePause
 from tests.unit.jobs import probes
@@ -203,3 +203,27 @@ def test_a_round_with_nothing_to_do_writes_nothing(app: Flask, messages: SetDept
     steward.tick()
 
     assert now(job).version == before
+
+
+@on_both
+def test_what_children_said_while_the_last_news_was_fresh_is_shown_later(app: Flask) -> None:
+    with transaction() as session:
+        items = [(f"item {number}", {}) for number in range(3)]
+        parent = submit_batch(session, probes.close, OWNER, probes.once, items)
+
+    def rolled_up(seconds_ago: float) -> None:
+        with transaction() as session:
+            found = session.get_one(Job, parent.id)
+            found.rolled_up_at = db_now(-seconds_ago)
+
+    finish(claimed())
+    actions.tell_parent(parent.id)
+    rolled_up(seconds_ago=-60)
+    finish(claimed())
+    actions.tell_parent(parent.id)  # too soon, and then nobody says anything
+    assert now(parent).items_done == 1
+    rolled_up(seconds_ago=1)
+
+    assert steward.show_children() == 1
+    assert now(parent).items_done == 2
+    assert steward.show_children() == 0
