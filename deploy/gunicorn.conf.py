@@ -68,7 +68,9 @@ def post_fork(server: Any, worker: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """Let those who wait for news go as soon as the worker is told to end."""
-    worker.wsgi.extensions["sluice.hub"].is_stopping = lambda: not worker.alive
+    hub = getattr(worker.wsgi, "extensions", {}).get("sluice.hub")
+    if hub is not None:  # another application behind this configuration has none
+        hub.is_stopping = lambda: not worker.alive
 
 
 def on_starting(server: Any) -> None:
