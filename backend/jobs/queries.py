@@ -23,7 +23,7 @@ from backend.jobs.models import (
     QueuePause,
     Worker,
 )
-from backend.jobs.states import ENDED, JobState, as_shown
+from backend.jobs.states import JobState, as_shown
 
 RECENT_RUNS = 50  # of a kind, from which its duration is foretold
 FEWEST_RUNS = 5  # fewer tell nothing
@@ -283,11 +283,6 @@ def eta(session: Session, job: Job) -> Eta | None:
     ran = (utc_now() - job.started_at).total_seconds()
     low, high = took[len(took) // 10], took[-1 - len(took) // 10]
     return Eta(low=max(0.0, low - ran), high=max(0.0, high - ran))
-
-
-def is_ended(job: Job) -> bool:
-    """Whether the job has reached a terminal state."""
-    return job.state in ENDED
 
 
 def _id_of(cursor: str) -> UUID:
