@@ -10,32 +10,52 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Select, case, exists, false, insert, literal, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Result,
+    Row,
+    Select,
+    case,
+    false,
+    func,
+    insert,
+    literal,
+    null,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from backend.db import db_now
-from backend.jobs.ledger import AS_WRITTEN, record_event
+from backend.jobs.ledger import TOLD, record_event
 from backend.jobs.models import (
     IS_LEASED,
     IS_READY,
     Attempt,
     Job,
     LogLine,
-    QueuePause,
+    Pause,
+    PauseScope,
 )
 from backend.jobs.signals import announce
 from backend.jobs.states import ENDED, READY, JobState
 
-OVERDUE_SECONDS = 20.0  # what a job waits at most behind a queue that a slot serves first
+OVERDUE_SECONDS = 20.0  # what a job waits at most behind those that go before it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """A job that this worker holds, for as long as it renews the lease."""
+class Fence:
+    """An attempt as every write of it names it."""
 
     job_id: UUID
     token: UUID
     attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim(Fence):
+    """A job that a slot holds, for as long as the lease is renewed."""
+
     attempts_left: int
     kind: str
     params: dict[str, Any]
@@ -73,80 +93,86 @@ class Lease:
     force: bool
 
 
-def overdue(queues: Sequence[str]) -> Select[UUID]:
-    """The job that has waited for too long in any of these queues, the one that waits longest.
+@dataclass(frozen=True, slots=True)
+class Level:
+    """The jobs of a queue that have a priority, or no more than it."""
 
-    A slot that serves several queues would take from the first for as long as there is anything
-    in it, and the others would wait for ever.
+    queue: str
+    priority: int
+
+
+def next_ready(queue: str, worker: str = "") -> Select[UUID]:
+    """The job that a queue's next free slot should take.
+
+    The message that woke the worker says that there may be work, but the ledger chooses: the
+    most urgent that is due, whose owner's turn it is. So order, pauses and fairness are decided
+    here and not by the broker, and a lost or doubled message costs nothing.
     """
-    paused = select(QueuePause.queue)
     return (
         select(Job.id)
-        .where(
-            Job.queue.in_(queues),
-            IS_READY,
-            Job.run_at <= db_now(-OVERDUE_SECONDS),
-            Job.queue.not_in(paused),
-        )
-        .order_by(Job.run_at, Job.id)
+        .where(Job.queue == queue, IS_READY, Job.run_at <= db_now(), *_not_paused(worker))
+        .order_by(Job.priority.desc(), Job.turn_at, Job.id)
         .limit(1)
         .with_for_update(skip_locked=True)
     )
 
 
-def next_ready(queue: str) -> Select[UUID]:
-    """The job that a queue's next free slot should take.
+def overdue(level: Level, worker: str = "") -> Select[UUID]:
+    """The job that has waited for too long at a level, if there is one."""
+    return next_ready(level.queue, worker).where(
+        Job.priority <= level.priority, Job.run_at <= db_now(-OVERDUE_SECONDS)
+    )
 
-    The message that woke the worker names a job, but the ledger chooses: the most urgent that
-    is due, the oldest among equals. So order, pauses and fairness are decided here and not by
-    the broker, and a lost or doubled message costs nothing.
-    """
-    paused = exists().where(QueuePause.queue == queue)
+
+def _not_paused(worker: str) -> tuple[ColumnElement[bool], ...]:
+    def names(scope: PauseScope) -> Select[str]:
+        return select(Pause.name).where(Pause.scope == scope)
+
     return (
-        select(Job.id)
-        .where(Job.queue == queue, IS_READY, Job.run_at <= db_now(), ~paused)
-        .order_by(Job.priority.desc(), Job.run_at, Job.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
+        Job.queue.not_in(names(PauseScope.QUEUE)),
+        Job.kind.not_in(names(PauseScope.KIND)),
+        literal(worker).not_in(names(PauseScope.WORKER)),
     )
 
 
 def claim(
-    session: Session, queue: str, worker: str, lease_seconds: float, others: Sequence[str] = ()
+    session: Session,
+    queues: Sequence[str],
+    slot: str,
+    lease_seconds: float,
+    *,
+    aged: Level | None = None,
 ) -> Claim | None:
-    """Take the queue's next job: one conditional UPDATE. None when there is nothing to do.
+    """Take the next job of the queues, the first first. None when there is nothing to do.
 
-    A job that is overdue in one of the `others`, which the same slot serves, goes first.
+    One conditional UPDATE: of two slots that want the same job, one finds no row. `slot` is
+    `<worker>/<process id>`. A job that is overdue at the level `aged` goes before all others: a
+    slot that asks for each level now and then leaves none of them waiting for ever.
     """
-    return (others and _take(session, overdue(others), worker, lease_seconds)) or _take(
-        session, next_ready(queue), worker, lease_seconds
-    )
-
-
-def _take(
-    session: Session, chosen: Select[UUID], worker: str, lease_seconds: float
-) -> Claim | None:
-    statement = (
+    worker = slot.rpartition("/")[0]
+    chosen = [next_ready(queue, worker).scalar_subquery() for queue in queues]
+    if aged is not None:
+        chosen.insert(0, overdue(aged, worker).scalar_subquery())
+    job = session.execute(
         update(Job)
-        .where(Job.id == chosen.scalar_subquery(), IS_READY)
+        .where(Job.id == func.coalesce(*chosen, null()), IS_READY)
         .values(
             state=JobState.RUNNING,
             attempt=Job.attempt + 1,
             token=uuid4(),
             lease_expires_at=db_now(lease_seconds),
             started_at=db_now(),
-            worker=worker,
+            worker=slot,
             version=Job.version + 1,
         )
-        .returning(Job)
-        .execution_options(**AS_WRITTEN)
-    )
-    job = session.scalars(statement).one_or_none()
-    if job is None or job.token is None:
+        .returning(*TOLD, *_CLAIMED),
+        execution_options={"synchronize_session": False},
+    ).one_or_none()
+    if job is None:
         return None
     session.execute(
         insert(Attempt).values(
-            job_id=job.id, number=job.attempt, token=job.token, worker=worker, started_at=db_now()
+            job_id=job.id, number=job.attempt, token=job.token, worker=slot, started_at=db_now()
         )
     )
     record_event(session, job)
@@ -165,7 +191,18 @@ def _take(
     )
 
 
-def renew(session: Session, held: Claim, lease_seconds: float) -> Lease | None:
+_CLAIMED = (
+    Job.token,
+    Job.uncharged,
+    Job.max_attempts,
+    Job.kind,
+    Job.params,
+    Job.checkpoint,
+    Job.request_id,
+)
+
+
+def renew(session: Session, held: Fence, lease_seconds: float) -> Lease | None:
     """Extend the lease; None when the job is no longer this attempt's."""
     row = session.execute(
         update(Job)
@@ -176,13 +213,13 @@ def renew(session: Session, held: Claim, lease_seconds: float) -> Lease | None:
     return None if row is None else Lease(row.state == JobState.CANCELLING, row.cancel_force)
 
 
-def wishes(session: Session, held: Claim) -> Lease | None:
+def wishes(session: Session, held: Fence) -> Lease | None:
     """What the ledger wants of a running attempt, read without a write."""
     row = session.execute(select(Job.state, Job.cancel_force).where(*_held(held))).one_or_none()
     return None if row is None else Lease(row.state == JobState.CANCELLING, row.cancel_force)
 
 
-def report(session: Session, held: Claim, progress: Progress) -> bool:
+def report(session: Session, held: Fence, progress: Progress) -> bool:
     """Store progress; False when the job is no longer this attempt's."""
     job = _write(
         session,
@@ -200,7 +237,7 @@ def report(session: Session, held: Claim, progress: Progress) -> bool:
     return True
 
 
-def log_lines(session: Session, held: Claim, lines: Sequence[Line]) -> None:
+def log_lines(session: Session, held: Fence, lines: Sequence[Line]) -> None:
     """Store lines that a job logged. They bear the attempt's number and need no fence."""
     session.execute(
         insert(LogLine),
@@ -217,24 +254,24 @@ def log_lines(session: Session, held: Claim, lines: Sequence[Line]) -> None:
     )
 
 
-def log_end(session: Session, held: Claim, reason: str) -> None:
+def log_end(session: Session, held: Fence, reason: str) -> None:
     """Say in the job's log how an attempt ended whose own process could not."""
     now = session.scalars(select(db_now())).one()
     log_lines(session, held, [Line(at=now, level="error", message=reason)])
 
 
-def hold(session: Session, held: Claim) -> bool:
+def hold(session: Session, held: Fence) -> bool:
     """Lock the job's row for this transaction; False when it is no longer this attempt's."""
     row = session.execute(select(Job.id).where(*_held(held)).with_for_update()).one_or_none()
     return row is not None
 
 
-def save_checkpoint(session: Session, held: Claim, state: dict[str, Any]) -> bool:
+def save_checkpoint(session: Session, held: Fence, state: dict[str, Any]) -> bool:
     """Keep what the next attempt is to go on from."""
     return _write(session, held, checkpoint=state) is not None
 
 
-def finish(session: Session, held: Claim, result: dict[str, Any]) -> Job | None:
+def finish(session: Session, held: Fence, result: dict[str, Any]) -> Row[Any] | None:
     """End the attempt and its job as succeeded; None when it is no longer this attempt's."""
     return _end(
         session,
@@ -250,22 +287,22 @@ def finish(session: Session, held: Claim, result: dict[str, Any]) -> Job | None:
 
 
 def fail(
-    session: Session, held: Claim, error: str, *, code: str, outcome: str = "failed"
-) -> Job | None:
+    session: Session, held: Fence, error: str, *, code: str, outcome: str = "failed"
+) -> Row[Any] | None:
     """End the attempt and its job as failed."""
     return _end(
         session, held, JobState.FAILED, outcome=outcome, note=error, error=error, error_code=code
     )
 
 
-def stop(session: Session, held: Claim, outcome: str = "cancelled") -> Job | None:
+def stop(session: Session, held: Fence, outcome: str = "cancelled") -> Row[Any] | None:
     """End the attempt and its job as cancelled."""
     return _end(session, held, JobState.CANCELLED, outcome=outcome, message="Cancelled")
 
 
 def try_later(
-    session: Session, held: Claim, error: str, *, code: str, wait_seconds: float
-) -> Job | None:
+    session: Session, held: Fence, error: str, *, code: str, wait_seconds: float
+) -> Row[Any] | None:
     """End the attempt; its job is due again after the wait, by the database's clock."""
     return _end(
         session,
@@ -276,12 +313,13 @@ def try_later(
         error=error,
         error_code=code,
         run_at=db_now(wait_seconds),
+        turn_at=db_now(wait_seconds),
     )
 
 
 def give_back(
-    session: Session, held: Claim, outcome: str, *, note: str, charged: bool
-) -> Job | None:
+    session: Session, held: Fence, outcome: str, *, note: str, charged: bool
+) -> Row[Any] | None:
     """End the attempt; its job is ready at once, from its last checkpoint.
 
     A deploy's hand-back is not charged; a lost worker's attempt is.
@@ -297,10 +335,12 @@ def give_back(
     )
 
 
-def lose(session: Session, held: Claim, reason: str) -> Job | None:
+def lose(session: Session, held: Fence, reason: str) -> Row[Any] | None:
     """Record that the attempt's process is gone: cancelled, run again, or failed as poison."""
-    job = session.scalars(
-        select(Job).where(*_held(held)).with_for_update(), execution_options=AS_WRITTEN
+    job = session.execute(
+        select(Job.state, Job.attempt, Job.uncharged, Job.max_attempts)
+        .where(*_held(held))
+        .with_for_update()
     ).one_or_none()
     if job is None:
         return None
@@ -313,30 +353,34 @@ def lose(session: Session, held: Claim, reason: str) -> Job | None:
     return give_back(session, held, "lost", note=reason, charged=True)
 
 
-def _held(held: Claim) -> tuple[Any, ...]:
+def fence_of(job: Job) -> Fence:
+    """The fence of a job's present attempt; ValueError for a job that none holds."""
+    if job.token is None:
+        raise ValueError(f"job {job.id} is held by no attempt")
+    return Fence(job_id=job.id, token=job.token, attempt=job.attempt)
+
+
+def _held(held: Fence) -> tuple[Any, ...]:
     return (Job.id == held.job_id, Job.token == held.token, IS_LEASED)
 
 
-def _write(session: Session, held: Claim, **values: Any) -> Job | None:
-    statement = (
-        update(Job)
-        .where(*_held(held))
-        .values(**values)
-        .returning(Job)
-        .execution_options(**AS_WRITTEN)
+def _write(session: Session, held: Fence, **values: Any) -> Row[Any] | None:
+    written: Result[Any] = session.execute(
+        update(Job).where(*_held(held)).values(**values).returning(*TOLD),
+        execution_options={"synchronize_session": False},
     )
-    return session.scalars(statement).one_or_none()
+    return written.one_or_none()
 
 
 def _end(
     session: Session,
-    held: Claim,
+    held: Fence,
     state: JobState,
     *,
     outcome: str,
     note: str | None = None,
     **values: Any,
-) -> Job | None:
+) -> Row[Any] | None:
     """The one way in which an attempt ends, whatever becomes of its job."""
     # What is asked to stop does not run again, whyever its attempt ended.
     stops = (Job.state == JobState.CANCELLING) if state in READY else false()

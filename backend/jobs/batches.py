@@ -32,7 +32,7 @@ from backend.jobs.kinds import JobKind
 from backend.jobs.ledger import AS_WRITTEN, FRESH, new_job, record_event
 from backend.jobs.models import IS_ACTIVE, IS_PARKED, Artifact, Job, JobEvent
 from backend.jobs.signals import announce, ring
-from backend.jobs.states import ENDED, JobState
+from backend.jobs.states import ACTIVE, ENDED, JobState
 
 AGAIN = (JobState.FAILED, JobState.CANCELLED)  # of a batch, what a retry runs again
 ROWS_AT_ONCE = 1000
@@ -57,7 +57,8 @@ def submit_batch(
     The children are of the kind `each`; when all have ended, the parent runs `closing` with
     `params`. Children may be a generator: rows are written a thousand at a time.
     """
-    parent = new_job(closing, owner_id, params, state=JobState.WAITING, label=label)
+    turn = ledger.turns(session, each.queue, owner_id)
+    parent = new_job(closing, owner_id, params, next(turn), state=JobState.WAITING, label=label)
     parent.stage = next(iter(closing.stages))
     parent.items_total = len(children) if isinstance(children, Sized) else 0
     parent.items_done = 0
@@ -67,7 +68,7 @@ def submit_batch(
     announce(session, parent)
     total = 0
     for run in _in_runs(children):
-        rows = [new_job(each, owner_id, values, label=label) for label, values in run]
+        rows = [new_job(each, owner_id, values, next(turn), label=label) for label, values in run]
         for number, row in enumerate(rows, start=total):
             row.parent_id, row.item = parent.id, number
         session.add_all(rows)
@@ -111,6 +112,7 @@ def retry(
         JobState.QUEUED,
         max_attempts=Job.attempt - Job.uncharged + each.retry.attempts,
         run_at=db_now(),
+        turn_at=db_now(),
         **FRESH,
     )
     ring(session, each.queue, ids[:RINGS_AT_ONCE])
@@ -165,7 +167,7 @@ def release(session: Session, parent_id: UUID) -> Job | None:
     A batch that was asked to stop ends as cancelled instead. The closing step is due since the
     batch was submitted, so it does not go to the end of the queue. Returns the parent if it moved.
     """
-    unfinished = exists().where(_child.parent_id == parent_id, _child.state.not_in(ENDED))
+    unfinished = exists().where(_child.parent_id == parent_id, _child.state.in_(ACTIVE))
     due = (Job.id == parent_id, IS_PARKED, ~unfinished)
     # Locked first: the UPDATE's view is younger then, and a child queued again meanwhile is in it.
     if session.execute(select(Job.id).where(*due).with_for_update()).one_or_none() is None:

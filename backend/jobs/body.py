@@ -1,230 +1,193 @@
-"""The attempt's own process: runs the kind's function and records what came of it.
+"""The attempts' own process: claims jobs, runs them, and records what came of each.
 
-It is forked for each attempt. So it can be killed with everything that it started, a crash or a
-leak in a library ends with it, and the process that watches over it goes on.
+It is forked by the slot that watches over it (see `runner`), so that it can be killed with all
+that it started, and a crash or a leak in a library ends with it. It takes job after job for as
+long as each leaves it as it was; after one that does not it ends, and the next has a fresh one.
 """
 
-import errno
 import json
 import os
+import random
+import resource
 import signal
+import socket
+import struct
+import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from functools import partial
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import structlog
-from marshmallow import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from backend.clock import utc_now
 from backend.config import Settings
 from backend.db import AWAY, db, transaction
-from backend.errors import AppError
-from backend.jobs import artifacts, attempts
-from backend.jobs.attempts import Claim, Progress
-from backend.jobs.context import Cancelled, JobContext, LeaseLost, SoftLimitReached
-from backend.jobs.kinds import JobKind
+from backend.jobs import actions, attempts, workspace
+from backend.jobs.attempts import Claim, Level
+from backend.jobs.kinds import Kinds
+from backend.jobs.outcomes import PAUSE_SECONDS, Call, Outcome, Voice, unknown_kind
 from backend.jobs.shared_page import SharedPage
-from backend.jobs.workspace import workspace_of
 
 log = structlog.get_logger(__name__)
 
 # Exit codes: none that a library would choose, so that os._exit(0) is not taken for a success.
-RECORDED, LEASE_LOST, NOT_RECORDED = 101, 102, 103
-LONGEST_LINE = 2000
-# So many attempts may be cut short by a database that is away before one is charged: a job whose
-# own statements make the database give up must come to an end too.
-MOST_UNCHARGED = 20
-T = TypeVar("T")
-
-Record = Callable[[Session], object]
-
-
-def run(
-    kind: JobKind[Any, Any], held: Claim, page: SharedPage, lines: int, settings: Settings
-) -> int:
-    """Run the attempt to its end; return the exit code. `lines` is the log's file descriptor."""
-    signal.signal(signal.SIGUSR1, _interrupt)
-    voice = _Voice(page, lines)
-    ctx = JobContext(
-        workspace=workspace_of(settings, held),
-        kind=kind,
-        job_id=held.job_id,
-        owner_id=held.owner_id,
-        attempt=held.attempt,
-        last_checkpoint=held.checkpoint,
-        reporter=voice,
-        fenced=lambda: _fenced(held),
-        keep_checkpoint=lambda state: _checkpoint(held, state),
-    )
-    try:
-        outcome = _outcome(kind, held, ctx, settings.lease_seconds)
-        try:
-            return _record(outcome, settings.lease_seconds)
-        except Exception as error:  # noqa: BLE001 - an effect refused; that too is recorded
-            return _record(_failure(kind, held, ctx, error), settings.lease_seconds)
-    except LeaseLost:
-        return LEASE_LOST
+RETIRED, NOT_RECORDED = 101, 103
+GO = struct.Struct("<I")  # the slot's word: take so many attempts at most
+IDLE, SPOKEN = b"i", b"s"  # the answers: nothing is ready; an attempt that has logged is over
+# Of all claims, those that ask first for a job that is overdue at a level drawn by lot.
+AGED_SHARE = 0.25
+HIGHEST_PRIORITY = 10
+MOST_ATTEMPTS = 1000  # of one process
+MOST_GROWTH_KIB = 64 * 1024  # of its memory, over all its attempts
 
 
-def _outcome(kind: JobKind[Any, Any], held: Claim, ctx: JobContext, lease_seconds: float) -> Record:
-    """Call the function; return what to write, whatever it did."""
-    try:
-        ctx.workspace.mkdir(parents=True, mode=0o700)
-        params = kind.params().load(held.params)
-        value = kind(ctx, **params)
-        result = kind.result().dump(value) if kind.result else dict(value or {})
-        db.session.remove()  # nothing that the function has read stays open while files are moved
-        kept = [
-            _patiently(partial(artifacts.keep, held.owner_id, file), lease_seconds)
-            for file in ctx.published
-        ]
-    except Cancelled:
-        return lambda session: attempts.stop(session, held)
-    except SoftLimitReached:
-        minutes = kind.soft_limit.total_seconds() / 60
-        sentence = f"This took longer than the {minutes:g} minutes that are allowed."
-        return _given_up(held, ctx, sentence, "time_limit")
-    except ValidationError as error:
-        sentence = f"The job's parameters are not valid: {error.messages}"
-        return _given_up(held, ctx, sentence, "invalid_params")
-    except AWAY as error:
-        return _interrupted(held, ctx, error)
-    except Exception as error:  # noqa: BLE001 - the edge of the job: everything is recorded
-        return _failure(kind, held, ctx, error)
-    finally:
+@dataclass(slots=True, kw_only=True)
+class Body:
+    """The process: its slot's name and queues, and its ends of what joins it to the slot."""
+
+    slot: str
+    queues: Sequence[str]
+    settings: Settings
+    kinds: Kinds
+    page: SharedPage
+    control: socket.socket
+    lines: int
+    is_closing: Callable[[], bool]
+    wanted: int = 0  # attempts that the slot still asks for
+    left: int = MOST_ATTEMPTS
+    newborn_kib: int = 0
+    retires: bool = False
+
+    def serve(self) -> int:
+        """Take attempts whenever the slot says so; return the exit code."""
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        self.newborn_kib = _peak_kib()
+        while not self.retires and (word := self.control.recv(GO.size)):
+            (self.wanted,) = GO.unpack(word)
+            held = self._take()
+            try:
+                while held is not None:
+                    held = self._attempt(held)
+            except AWAY:
+                log.exception("outcome_not_recorded")
+                return NOT_RECORDED
+            if not self.retires:
+                self.control.sendall(IDLE)
+        return RETIRED
 
-    def finish(session: Session) -> None:
-        if attempts.finish(session, held, result) is None:
-            raise LeaseLost
-        for artifact in kept:
-            artifact(session, held.job_id)
-        for effect in ctx.effects:
-            effect(session)
-
-    return finish
-
-
-def _given_up(held: Claim, ctx: JobContext, sentence: str, code: str) -> Record:
-    ctx.log(sentence, level="error")
-    return lambda session: attempts.fail(session, held, sentence, code=code)
-
-
-def _failure(kind: JobKind[Any, Any], held: Claim, ctx: JobContext, error: Exception) -> Record:
-    if isinstance(error, AppError):
-        sentence, code = error.detail, error.code
-    elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        sentence, code = "There was no room left on the disk for this job's files.", "disk_full"
-        log.error("disk_full", exc_info=error)
-    else:
-        sentence = f"An unexpected error stopped this job ({type(error).__name__}). It was logged."
-        code = "internal"
-        log.error("job_crashed", exc_info=error)
-    if isinstance(error, kind.retry.on) and held.attempts_left > 0:
-        # Counted since it was last started by a person, and without what deploys handed back.
-        wait = kind.retry.wait_seconds(max(1, kind.retry.attempts - held.attempts_left))
-        ctx.log(f"{sentence} It is tried again in {wait:.0f} seconds.", level="warning")
-        return lambda session: attempts.try_later(
-            session, held, sentence, code=code, wait_seconds=wait
-        )
-    return _given_up(held, ctx, sentence, code)
-
-
-def _interrupted(held: Claim, ctx: JobContext, error: Exception) -> Record:
-    """The database went away under the function: no fault of the job's, which runs again."""
-    log.warning("database_away", exc_info=error)
-    note = f"The database was away ({type(error).__name__}); this runs again."
-    ctx.log(note, level="warning")
-    if held.attempt < MOST_UNCHARGED:
-        return lambda session: attempts.give_back(
-            session, held, "interrupted", note=note, charged=False
-        )
-    return lambda session: attempts.lose(session, held, note)
-
-
-def _record(outcome: Record, lease_seconds: float) -> int:
-    """Write the outcome; while the database is away, keep trying for as long as a lease lasts."""
-
-    def write() -> None:
-        with transaction() as session:
-            outcome(session)
-
-    db.session.remove()  # whatever the function did to it
-    try:
-        _patiently(write, lease_seconds)
-    except AWAY:
-        log.exception("outcome_not_recorded")
-        return NOT_RECORDED
-    return RECORDED
-
-
-def _patiently(call: Callable[[], T], seconds: float) -> T:
-    """Call again while the database is away, for so long."""
-    until = time.monotonic() + seconds
-    while True:
+    def _take(self, after: Claim | None = None) -> Claim | None:
+        """Tell the batch of the job that has just ended, and claim the next one."""
         try:
-            return call()
-        except AWAY:
+            with transaction() as session:
+                actions.tell_parent(after.parent_id if after else None)
+                return self._claim(session)
+        except SQLAlchemyError as error:
+            # The jobs stay ready in the ledger; the steward rings for them again.
+            log.warning("ledger_unreachable", error=type(error).__name__)
             db.session.remove()
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.3)
+            return None
 
+    def _claim(self, session: Session) -> Claim | None:
+        """Claim the next job, unless this process or its worker is to end."""
+        if self.retires or not self.wanted or self.is_closing():
+            return None
+        aged = None
+        if random.random() < AGED_SHARE:  # noqa: S311 - a lot, not a secret
+            priority = random.randint(0, HIGHEST_PRIORITY)  # noqa: S311
+            aged = Level(random.choice(self.queues), priority)  # noqa: S311
+        lease_seconds = self.settings.lease_seconds
+        return attempts.claim(session, self.queues, self.slot, lease_seconds, aged=aged)
 
-@contextmanager
-def _fenced(held: Claim) -> Iterator[Session]:
-    with transaction() as session:
-        if not attempts.hold(session, held):
-            raise LeaseLost
-        yield session
-
-
-def _checkpoint(held: Claim, state: dict[str, Any]) -> None:
-    with transaction() as session:
-        if not attempts.save_checkpoint(session, held, state):
-            raise LeaseLost
-
-
-def _interrupt(*_: object) -> NoReturn:
-    raise SoftLimitReached
-
-
-class _Voice:
-    """Progress goes to the shared page, log lines down a pipe to the watcher."""
-
-    def __init__(self, page: SharedPage, lines: int) -> None:
-        self._page, self._lines = page, lines
-
-    @property
-    def stop_wanted(self) -> bool:
-        return self._page.stop_wanted
-
-    def progress(
-        self, percent: float, stage: str, message: str, done: int | None, total: int | None
-    ) -> None:
-        shown = Progress(
-            percent=percent,
-            stage=stage,
-            message=_storable(message, LONGEST_LINE),
-            items_done=done,
-            items_total=total,
+    def _attempt(self, held: Claim) -> Claim | None:
+        """Run a job to its end; return the next one."""
+        self.wanted, self.left = self.wanted - 1, self.left - 1
+        structlog.contextvars.bind_contextvars(
+            request_id=held.request_id,
+            job_id=str(held.job_id),
+            attempt=held.attempt,
+            worker=self.slot,
         )
-        self._page.post(shown)
+        started, before = time.monotonic(), _Traces.now()
+        self.page.begin(held)
+        voice = Voice(held, self.page, self.lines)
+        kind = self.kinds.get(held.kind)
+        call = Call(kind, held, self.settings, self.page, voice) if kind else None
+        outcome = call.outcome() if call else unknown_kind(held)
+        grown = _peak_kib() - self.newborn_kib > MOST_GROWTH_KIB
+        self.retires = outcome.torn or grown or not self.left or not before.are_all()
 
-    def line(self, level: str, message: str) -> None:
-        level, message = level if level in _LEVELS else "info", _storable(message, LONGEST_LINE)
-        log.log(_LEVELS[level], message)
-        entry = [utc_now().isoformat(), level, message]
+        word, taken = self._record(held, call, outcome)
+        workspace.discard(self.settings, held)
+        self.page.rest()
+        seconds = round(time.monotonic() - started, 3)
+        log.info("attempt_ended", kind=held.kind, outcome=word, duration_seconds=seconds)
         with suppress(OSError):  # the function has closed what it did not open
-            os.write(self._lines, json.dumps(entry).encode() + b"\n")
+            entry = json.dumps(["ended", held.kind, word, seconds])
+            os.write(self.lines, entry.encode() + b"\n")
+            if voice.has_spoken:
+                self.control.sendall(SPOKEN)
+        return taken if held.parent_id is None else self._take(after=held)
+
+    def _record(self, held: Claim, call: Call | None, outcome: Outcome) -> tuple[str, Claim | None]:
+        """Write the outcome, and claim the next job; return the word for it, and the claim.
+
+        Both in one transaction, which halves what a short job costs; but a batch is told of its
+        child in between. While the database is away, it is tried for as long as a lease lasts.
+        """
+        db.session.remove()  # whatever the function did to it
+        until = time.monotonic() + self.settings.lease_seconds
+        refused = False
+        while True:
+            try:
+                with transaction() as session:
+                    word = outcome.word if outcome.record(session) else "lost"
+                    return word, self._claim(session) if held.parent_id is None else None
+            except AWAY:
+                # Perhaps it was written, and a job claimed with it: the slot hands that one back.
+                self.retires = True
+                db.session.remove()
+                if time.monotonic() > until:
+                    raise
+                time.sleep(PAUSE_SECONDS)
+            except Exception as error:
+                if call is None or refused:
+                    raise
+                outcome, refused = call.failure(error), True  # of an effect: that is recorded too
 
 
-_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+class _Traces(NamedTuple):
+    """What a function may leave behind in its process."""
+
+    threads: int
+    files: int
+    folder: Path
+
+    @classmethod
+    def now(cls) -> "_Traces":
+        if sys.platform != "linux":
+            return cls(0, 0, Path())
+        files = sum(1 for _ in Path("/proc/self/fd").iterdir())
+        return cls(threading.active_count(), files, Path.cwd())
+
+    def are_all(self) -> bool:
+        """Whether there are no others now, and no process is left that the function started."""
+        # Those whose parents have ended are this process's own (see `runner`).
+        return sys.platform == "linux" and self == self.now() and not _has_children()
 
 
-def _storable(text: str, longest: int) -> str:
-    """What every database takes: no NUL, and no halves of surrogate pairs."""
-    return text[:longest].replace("\0", "?").encode(errors="replace").decode()
+def _has_children() -> bool:
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _peak_kib() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

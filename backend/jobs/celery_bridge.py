@@ -5,13 +5,14 @@ alive. What it could also do (results, retries, countdowns, schedules, revocatio
 ledger, where it survives a broker that forgets.
 """
 
+import mmap
 import os
 import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 from uuid import UUID
 
@@ -27,6 +28,7 @@ from celery.signals import (
     worker_process_init,
     worker_ready,
     worker_shutdown,
+    worker_shutting_down,
 )
 from flask import Flask
 from kombu import Connection, Exchange
@@ -36,8 +38,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from backend.config import Settings
 from backend.db import db
-from backend.jobs import metrics, runner, steward, workers, workspace
+from backend.jobs import metrics, processes, steward, workers, workspace
 from backend.jobs.kinds import Queue
+from backend.jobs.runner import Slot
 
 log = structlog.get_logger(__name__)
 
@@ -130,17 +133,27 @@ def make_celery(app: Flask) -> Celery:
 
     @celery.task(name=TASK, bind=True)
     def run(self: Task, job_id: str) -> None:
-        """Run the next job of the queue that rang."""
-        name = self.request.delivery_info["routing_key"]
-        served = list(self.app.amqp.queues.consume_from)
+        """Run what is ready in the slot's queues, until nothing is."""
+        queues = tuple(self.app.amqp.queues.consume_from)
         with app.app_context():
-            try:
-                runner.run_next(name, f"{self.request.hostname}/{os.getpid()}", served)
-            except SQLAlchemyError as error:
-                # The job stays ready in the ledger; the steward rings for it again.
-                log.warning("ledger_unreachable", job_id=job_id, error=type(error).__name__)
+            _slot(f"{self.request.hostname}/{os.getpid()}", queues).serve()
 
     return celery
+
+
+# Set as the worker begins to shut down, and seen by its slots' processes: they share the page.
+_closing = mmap.mmap(-1, 1)
+
+
+@worker_shutting_down.connect
+def _claim_no_more(**_: object) -> None:
+    _closing[0] = 1
+
+
+@cache
+def _slot(name: str, queues: tuple[str, ...]) -> Slot:
+    """The slot of this process."""
+    return Slot(name=name, queues=queues, is_closing=lambda: bool(_closing[0]))
 
 
 class BrokerDoorbell:
@@ -259,7 +272,7 @@ def _keep_our_logging(**_: object) -> None:
 
 @worker_process_init.connect
 def _enter_slot(**_: object) -> None:
-    runner.die_with_parent()
+    processes.die_with_parent()
     with _context():
         db.engine.dispose(close=False)
 

@@ -5,7 +5,7 @@ from flask.cli import with_appcontext
 
 from backend.db import db, db_now, transaction
 from backend.jobs.kinds import Queue
-from backend.jobs.models import QueuePause
+from backend.jobs.models import Pause, PauseScope
 from backend.jobs.workers import slots_of
 
 QUEUE = click.Choice([queue.value for queue in Queue])
@@ -21,7 +21,7 @@ def queues() -> None:
 def list_queues() -> None:
     """Show each queue, its slots, and whether it is paused."""
     for queue in Queue:
-        pause = db.session.get(QueuePause, queue.value)
+        pause = db.session.get(Pause, (PauseScope.QUEUE, queue.value))
         state = f"paused since {pause.paused_at:%Y-%m-%d %H:%M} UTC" if pause else "open"
         click.echo(f"{queue.value:15} {slots_of(queue):3} slots  {state}")
 
@@ -33,8 +33,10 @@ def list_queues() -> None:
 def pause(queue: str, reason: str) -> None:
     """Claim nothing from a queue until it is resumed; what runs goes on."""
     with transaction() as session:
-        if session.get(QueuePause, queue) is None:
-            session.add(QueuePause(queue=queue, paused_at=db_now(), reason=reason))
+        if session.get(Pause, (PauseScope.QUEUE, queue)) is None:
+            session.add(
+                Pause(scope=PauseScope.QUEUE, name=queue, paused_at=db_now(), reason=reason)
+            )
     click.echo(f"{queue} is paused.")
 
 
@@ -44,7 +46,7 @@ def pause(queue: str, reason: str) -> None:
 def resume(queue: str) -> None:
     """Open a paused queue again; the steward rings for what waited."""
     with transaction() as session:
-        found = session.get(QueuePause, queue)
+        found = session.get(Pause, (PauseScope.QUEUE, queue))
         if found is not None:
             session.delete(found)
     click.echo(f"{queue} is open.")

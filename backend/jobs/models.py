@@ -1,6 +1,7 @@
 """The ledger's tables: the truth about jobs."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -45,8 +46,19 @@ class Job(Base):
             "ix_jobs_ready",
             "queue",
             text("priority DESC"),
-            "run_at",
+            "turn_at",
             "id",
+            # Not for the order: a job that is not due yet, or is paused, is passed over unread.
+            "run_at",
+            "kind",
+            postgresql_where=IS_READY,
+            sqlite_where=IS_READY,
+        ),
+        Index(
+            "ix_jobs_turns",
+            "owner_id",
+            "queue",
+            "turn_at",
             postgresql_where=IS_READY,
             sqlite_where=IS_READY,
         ),
@@ -81,6 +93,7 @@ class Job(Base):
 
     created_at: Mapped[datetime]
     run_at: Mapped[datetime]
+    turn_at: Mapped[datetime]  # its place among jobs of the same priority (see `turns`)
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     expires_at: Mapped[datetime | None]
@@ -239,11 +252,21 @@ class Worker(Base):
     seen_at: Mapped[datetime] = mapped_column(index=True)
 
 
-class QueuePause(Base):
-    """A queue from which nothing is claimed until the pause is lifted."""
+class PauseScope(StrEnum):
+    """What can be paused."""
 
-    __tablename__ = "queue_pauses"
+    QUEUE = "queue"
+    KIND = "kind"
+    WORKER = "worker"
 
-    queue: Mapped[str] = mapped_column(String(40), primary_key=True)
+
+class Pause(Base):
+    """A queue, a kind or a worker of which nothing is claimed until the pause is lifted."""
+
+    __tablename__ = "pauses"
+
+    scope: Mapped[str] = mapped_column(String(10), primary_key=True)
+    name: Mapped[str] = mapped_column(String(120), primary_key=True)
     paused_at: Mapped[datetime]
+    paused_by: Mapped[str] = mapped_column(String(254), default="")
     reason: Mapped[str] = mapped_column(Text, default="")

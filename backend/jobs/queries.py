@@ -20,7 +20,8 @@ from backend.jobs.models import (
     Job,
     JobEvent,
     LogLine,
-    QueuePause,
+    Pause,
+    PauseScope,
     Worker,
 )
 from backend.jobs.states import JobState, as_shown
@@ -232,7 +233,7 @@ def why_waiting(session: Session, job: Job) -> Waiting | None:
         return Waiting(
             reason=reason, message=f"Due at {job.run_at:%H:%M:%S} UTC.", due_at=job.run_at
         )
-    pause = session.get(QueuePause, job.queue)
+    pause = session.get(Pause, (PauseScope.QUEUE, job.queue))
     if pause is not None:
         return Waiting(
             reason="paused", message=f"The queue {job.queue} is paused. {pause.reason}".strip()
@@ -253,7 +254,7 @@ def _is_served(session: Session, queue: str) -> bool:
 def _ahead_of(session: Session, job: Job) -> int:
     """How many ready jobs the queue takes first; counted up to a thousand."""
     first = (Job.priority > job.priority) | (
-        (Job.priority == job.priority) & (Job.run_at < job.run_at)
+        (Job.priority == job.priority) & (Job.turn_at < job.turn_at)
     )
     ahead = select(Job.id).where(Job.queue == job.queue, IS_READY, first, Job.id != job.id)
     return session.scalar(select(func.count()).select_from(ahead.limit(1000).subquery())) or 0

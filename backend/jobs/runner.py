@@ -1,177 +1,167 @@
-"""Run one job: claim it, watch over its attempt, and see to it that the slot serves on.
+"""A worker's slot: it watches over the process that runs its attempts.
 
-The attempt runs in a process of its own (see `body`). This one, which never runs a kind's code,
+The attempts run in a process of their own (see `body`). This one, which never runs a kind's code,
 renews the lease, stores progress and log lines, carries a cancel to the attempt, enforces the
 limits, and, when the attempt's process is gone without a word, says so in the ledger at once.
 """
 
-import ctypes
+import fcntl
 import json
 import os
 import select
 import signal
+import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
 import structlog
 from flask import current_app
 from sqlalchemy import select as sql_select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from backend.config import Settings
 from backend.db import db, transaction
-from backend.jobs import actions, attempts, body, metrics, workspace
-from backend.jobs.attempts import Claim, Lease, Line
+from backend.jobs import actions, attempts, metrics, processes, workspace
+from backend.jobs.attempts import Fence, Lease, Line
+from backend.jobs.body import GO, IDLE, NOT_RECORDED, RETIRED, Body
 from backend.jobs.kinds import JobKind, Kinds
-from backend.jobs.models import Attempt
-from backend.jobs.shared_page import SharedPage
+from backend.jobs.models import IS_LEASED, Attempt, Job
+from backend.jobs.shared_page import Begun, SharedPage
 
 log = structlog.get_logger(__name__)
 
 WRITE_PAUSE = 0.25  # seconds: at most four durable writes of progress a second
 LOOK_PAUSE = 1.0  # seconds between looks for a cancel
-NICENESS = 10  # an attempt yields the processor to those who answer people
 MOST_LINES = 2000  # of an attempt's log are kept
+ALL = 2**32 - 1  # attempts that a slot asks for when it wants whatever is ready
 # What a slot is ended with: SIGQUIT where REMAP_SIGTERM says so, as the deployment does.
 ENDINGS = (signal.SIGTERM, signal.SIGQUIT)
-PIPE_BYTES = 65536  # as much as a pipe holds (pipe(7))
+PIPE_BYTES = 1024 * 1024  # of log lines that wait; a full pipe makes the attempt wait
+CRASHED = 70  # sysexits.h, EX_SOFTWARE
 
-Why = Literal["cancelled", "time_limit", "deploy", "lease_lost"]
-
-
-def run_next(queue: str, worker: str, served: Sequence[str] = ()) -> UUID | None:
-    """Claim the queue's next job and run it to its end; None when there is nothing to do.
-
-    `served` are all queues of the slot: a job that is overdue in one of the others goes first.
-    """
-    others = [each for each in served if each != queue]
-    settings: Settings = current_app.config["SLUICE"]
-    kinds: Kinds = current_app.extensions["sluice.kinds"]
-    with transaction() as session:
-        held = attempts.claim(session, queue, worker, settings.lease_seconds, others)
-    if held is None:
-        return None
-    ids = {"job_id": str(held.job_id), "attempt": held.attempt, "worker": worker}
-    with structlog.contextvars.bound_contextvars(request_id=held.request_id, **ids):
-        kind = kinds.get(held.kind)
-        if kind is None:
-            _refuse_unknown(held)
-        else:
-            log.info("attempt_started", kind=held.kind)
-            with _termination_noted() as told:
-                Watch(held=held, kind=kind, settings=settings, told=told).run()
-        _close(held, kind)
-    return held.job_id
-
-
-def _refuse_unknown(held: Claim) -> None:
-    sentence = f"No kind of job is called {held.kind!r} in this version of the application."
-    with transaction() as session:
-        attempts.fail(session, held, sentence, code="unknown_kind")
-
-
-def _close(held: Claim, kind: JobKind[Any, Any] | None) -> None:
-    """After the attempt: count it, and let its batch go on."""
-    attempt, seconds = _ended_attempt(held)
-    if attempt is not None:
-        log.info("attempt_ended", outcome=attempt.outcome, duration_seconds=round(seconds, 3))
-        metrics.ATTEMPTS.labels(held.kind, attempt.outcome or "open").inc()
-        metrics.ATTEMPT_SECONDS.labels(held.kind).observe(seconds)
-    actions.tell_parent(held.parent_id)
-
-
-def _ended_attempt(held: Claim) -> tuple[Attempt | None, float]:
-    found = db.session.scalars(sql_select(Attempt).where(Attempt.token == held.token)).one_or_none()
-    db.session.commit()
-    if found is None or found.ended_at is None:
-        return None, 0.0
-    return found, (found.ended_at - found.started_at).total_seconds()
+Why = Literal["cancelled", "time_limit", "lease_lost"]
 
 
 @dataclass(slots=True)
-class Told:
-    """The signal that told this process to end, if one did, and whom to take along."""
+class Watched:
+    """The attempt that runs, and when its slot last did what for it. Times are monotonic."""
 
-    to_end: int = 0
-    attempt_pid: int = 0
-
-
-@contextmanager
-def _termination_noted() -> Iterator[Told]:
-    """A deploy ends the attempt at once; the watch then hands the job back."""
-    told = Told()
-
-    def note(number: int, _: object) -> None:
-        told.to_end = number
-        if told.attempt_pid:
-            _kill_tree(told.attempt_pid)
-
-    before = {each: signal.signal(each, note) for each in ENDINGS}
-    try:
-        yield told
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
-    if told.to_end:
-        os.kill(os.getpid(), told.to_end)
-
-
-@dataclass(slots=True)
-class Watch:
-    """One attempt, from the fork to the moment it is seen to be dead."""
-
-    held: Claim
-    kind: JobKind[Any, Any]
-    settings: Settings
-    told: Told
-    page: SharedPage = field(default_factory=SharedPage)
-    pid: int = 0
-    lines_from: int = -1
-    pending: bytes = b""
-    lines_kept: int = 0
-    why: Why | None = None
-    started: float = field(default_factory=time.monotonic)
-    renewed: float = field(default_factory=time.monotonic)
+    begun: Begun
+    kind: JobKind[Any, Any] | None
+    renewed: float
+    looked: float
     wrote: float = 0.0
-    looked: float = field(default_factory=time.monotonic)
     asked: float | None = None
     interrupted: bool = False
+    why: Why | None = None  # it was killed
 
-    def run(self) -> None:
-        """Fork the attempt, watch it, bury it, and record what it could not record itself."""
-        self._fork()
-        status = None
-        try:
-            while status is None:
-                status = self._wait(WRITE_PAUSE)
-                self._tend()
-        finally:
-            if status is None:  # the watch itself failed: nothing runs unwatched
-                _kill_tree(self.pid)
-                _, status = os.waitpid(self.pid, 0)
-            self._bury()
-            self._settle(status)
 
-    def _bury(self) -> None:
-        """Leave nothing of an attempt that is dead: no process, no file, no descriptor."""
-        self.told.attempt_pid = 0
-        _kill_group(self.pid)  # what it started and left behind
-        self._read_lines()
-        self._store_lines()
-        os.close(self.lines_from)
+@dataclass(slots=True, kw_only=True)
+class Slot:
+    """Serves queues with one attempt at a time. Its name is `<worker>/<process id>`.
+
+    `is_closing` says whether the worker is to end: nothing more is claimed then.
+    """
+
+    name: str
+    queues: Sequence[str]
+    is_closing: Callable[[], bool] = lambda: False
+    settings: Settings = field(default_factory=lambda: current_app.config["SLUICE"])
+    page: SharedPage = field(default_factory=SharedPage)
+    pid: int = 0
+    control: socket.socket | None = None
+    lines_from: int = -1
+    pending: bytes = b""
+    lines: dict[Fence, list[Line]] = field(default_factory=lambda: defaultdict(list))
+    speaker: Fence | None = None
+    lines_kept: int = 0
+    watched: Watched | None = None
+    to_end: int = 0  # the signal that told this process to end
+
+    def serve(self, most: int = ALL) -> int:
+        """Run what is ready, until nothing is or this process is to end; return how many ran.
+
+        The process that runs the attempts stays for the next call.
+        """
+        first = self.page.count
+        with self._termination_noted():
+            while not self.to_end and (done := self.page.count - first) < most:
+                code = self._go(most - done)
+                if code is None:
+                    break
+                if code != RETIRED and self.page.count - first == done:
+                    log.error("attempts_cannot_begin", worker=self.name, exit_code=code)
+                    break
+        return self.page.count - first
+
+    def close(self) -> None:
+        """End the process that waits for the next attempt."""
+        if self.control is not None:
+            self.control.close()
+            _, status = os.waitpid(self.pid, 0)
+            self._bury(status)
         self.page.close()
-        workspace.discard(self.settings, self.held)
 
-    def _fork(self) -> None:
+    @contextmanager
+    def _termination_noted(self) -> Iterator[None]:
+        """A deploy ends the attempt at once; its job is then handed back."""
+
+        def note(number: int, _: object) -> None:
+            self.to_end = number
+            if self.pid:
+                processes.kill_tree(self.pid)
+
+        before = {each: signal.signal(each, note) for each in ENDINGS}
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+        if self.to_end:
+            os.kill(os.getpid(), self.to_end)
+
+    # ------------------------------------------------------------ the process
+
+    def _go(self, most: int) -> int | None:
+        """Have attempts run; return None when nothing is ready any more, or the exit code."""
+        if not self.pid:
+            self._start()
+        status, idle = None, False
+        try:
+            with suppress(BrokenPipeError):  # it has ended; that is seen below
+                self._talk().sendall(GO.pack(most))
+            while status is None and not idle:
+                idle = self._wait(WRITE_PAUSE)
+                self._tend()
+                status = self._status()
+        finally:
+            if status is None and not idle:  # the watch itself failed: nothing runs unwatched
+                processes.kill_tree(self.pid)
+                _, status = os.waitpid(self.pid, 0)
+            if status is not None:
+                self._bury(status)
+        return None if status is None else os.waitstatus_to_exitcode(status)
+
+    def _talk(self) -> socket.socket:
+        if self.control is None:
+            raise RuntimeError("no process runs")
+        return self.control
+
+    def _start(self) -> None:
+        self.control, theirs = socket.socketpair()
         self.lines_from, lines_to = os.pipe()
         os.set_blocking(self.lines_from, False)
+        if sys.platform == "linux":
+            with suppress(PermissionError):  # the user's pipes have their limit
+                fcntl.fcntl(lines_to, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         # Neither SQLite's locks nor PostgreSQL's protocol outlive a fork: go with none open.
         db.session.remove()
         db.engine.dispose()
@@ -180,150 +170,231 @@ class Watch:
         parent = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
-            os.close(self.lines_from)
-            _become_attempt(parent)
-            code = 70
-            try:
-                code = body.run(self.kind, self.held, self.page, lines_to, self.settings)
-            except BaseException:
-                log.exception("attempt_crashed")
-            finally:
-                _last_words()
-                os._exit(code)
+            self._become_body(parent, theirs, lines_to)
+        theirs.close()
         os.close(lines_to)
-        self.told.attempt_pid = self.pid
-        if self.told.to_end:
-            _kill_tree(self.pid)
+        if self.to_end:  # told in between
+            processes.kill_tree(self.pid)
 
-    def _wait(self, seconds: float) -> int | None:
-        """Wait for a log line, the end, or the time to pass; the status once it has ended."""
-        ready, _, _ = select.select([self.lines_from], [], [], seconds)
-        if ready and not self._read_lines():
-            time.sleep(0.002)  # its end of the pipe is closed: it is ending, or has closed it
+    def _become_body(self, parent: int, control: socket.socket, lines: int) -> None:
+        """Be the attempts' process. Does not return."""
+        self._talk().close()
+        os.close(self.lines_from)
+        code = CRASHED
+        try:
+            processes.lead_a_group(parent, ENDINGS)
+            kinds: Kinds = current_app.extensions["sluice.kinds"]
+            code = Body(
+                slot=self.name,
+                queues=self.queues,
+                settings=self.settings,
+                kinds=kinds,
+                page=self.page,
+                control=control,
+                lines=lines,
+                is_closing=self.is_closing,
+            ).serve()
+        except BaseException:
+            log.exception("attempt_crashed")
+        finally:
+            _last_words()
+            os._exit(code)
+
+    def _status(self) -> int | None:
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         return status if pid else None
 
-    def _read_lines(self) -> bool:
-        """Take what lies in the pipe; False at its end."""
-        try:
-            chunk = os.read(self.lines_from, PIPE_BYTES)
-        except BlockingIOError:
-            return True
-        if self.lines_kept < MOST_LINES:
-            self.pending += chunk
-        return bool(chunk)
+    def _wait(self, seconds: float) -> bool:
+        """Wait for a word of the process or for the time to pass; tell whether it is idle."""
+        ready, _, _ = select.select([self._talk()], [], [], seconds)
+        if not ready:
+            return False
+        said = b""
+        with suppress(ConnectionError):
+            said = self._talk().recv(4096)
+        if not said:
+            time.sleep(0.002)  # it is ending, or its function has closed what it did not open
+        return said.endswith(IDLE)
+
+    def _bury(self, status: int) -> None:
+        """Leave nothing of a process that is dead, and record what it could not."""
+        pid, self.pid = self.pid, 0
+        processes.kill_group(pid)  # what it started and left behind
+        self._notice()
+        self._read_lines()
+        self._store_lines()
+        os.close(self.lines_from)
+        self._talk().close()
+        self.control, self.pending = None, b""
+        begun = self.page.current()
+        with suppress(SQLAlchemyError):
+            self._settle(os.waitstatus_to_exitcode(status))
+            if begun is not None:
+                actions.tell_parent(begun.parent_id)
+        if begun is not None:
+            workspace.discard(self.settings, begun.fence)
+        self.page.rest()
+        self.watched = None
+
+    # ------------------------------------------------------------ the attempt that runs
+
+    def _notice(self) -> None:
+        """See which attempt runs now."""
+        begun = self.page.current()
+        if begun is None:
+            self.watched = None
+        elif self.watched is None or self.watched.begun.number != begun.number:
+            kinds: Kinds = current_app.extensions["sluice.kinds"]
+            self.watched = Watched(begun, kinds.get(begun.kind), begun.started, begun.started)
 
     def _tend(self) -> None:
         """Do what is due. A ledger that cannot be reached stops none of it but the writing."""
-        now = time.monotonic()
+        self._notice()
+        self._read_lines()
+        self._store_lines()
+        watched, now = self.watched, time.monotonic()
+        if watched is None:
+            return
         try:
-            if now - self.wrote >= WRITE_PAUSE:
-                self._write_progress(now)
-            if now - self.renewed >= self.settings.heartbeat_seconds:
-                self._heed(self._in_ledger(attempts.renew, self.settings.lease_seconds))
-                self.renewed = now
-            elif now - self.looked >= LOOK_PAUSE:
-                self._heed(attempts.wishes(db.session(), self.held))
-                db.session.commit()
+            self._write(watched, now)
         except SQLAlchemyError as error:
             db.session.rollback()
             log.warning("ledger_unreachable", error=type(error).__name__)
-            self.looked = self.wrote = now
-        if now - self.renewed > self.settings.lease_seconds:
-            self._kill("lease_lost")
-        self._limit(now)
+            watched.looked = watched.wrote = now
+        if now - watched.renewed > self.settings.lease_seconds:
+            self._kill(watched, "lease_lost")
+        self._limit(watched, now)
 
-    def _in_ledger(self, call: Any, *args: Any) -> Any:
-        with transaction() as session:
-            return call(session, self.held, *args)
+    def _write(self, watched: Watched, now: float) -> None:
+        if now - watched.wrote >= WRITE_PAUSE:
+            progress = self.page.read(watched.begun.number)
+            if progress is not None:
+                watched.wrote = now
+                _in_ledger(attempts.report, watched.begun.fence, progress)
+                actions.tell_parent(watched.begun.parent_id)
+        if now - watched.renewed >= self.settings.heartbeat_seconds:
+            lease = _in_ledger(attempts.renew, watched.begun.fence, self.settings.lease_seconds)
+            self._heed(watched, lease)
+            watched.renewed = now
+        elif now - watched.looked >= LOOK_PAUSE:
+            self._heed(watched, attempts.wishes(db.session(), watched.begun.fence))
+            db.session.commit()
 
-    def _write_progress(self, now: float) -> None:
-        progress = self.page.read()
-        if progress is not None:
-            self.wrote = now
-            self._in_ledger(attempts.report, progress)
-            actions.tell_parent(self.held.parent_id)
-        if self.pending:
-            self.wrote = now
-            self._store_lines()
-
-    def _heed(self, lease: Lease | None) -> None:
-        self.looked = time.monotonic()
+    def _heed(self, watched: Watched, lease: Lease | None) -> None:
+        watched.looked = time.monotonic()
         if lease is None:
-            if not self._has_recorded_its_end():
-                self._kill("lease_lost")
+            if not _has_recorded_its_end(watched.begun.fence):
+                self._kill(watched, "lease_lost")
         elif lease.force:
-            self._kill("cancelled")
-        elif lease.cancelling and self.asked is None:
-            self.asked = self.looked
-            self.page.ask_to_stop()
+            self._kill(watched, "cancelled")
+        elif lease.cancelling and watched.asked is None:
+            watched.asked = watched.looked
+            self.page.ask_to_stop(watched.begun.number)
 
-    def _has_recorded_its_end(self) -> bool:
-        """Whether the attempt itself let go of the job, and not a steward who thought it dead."""
-        outcome = db.session.scalars(
-            sql_select(Attempt.outcome).where(Attempt.token == self.held.token)
-        ).one_or_none()
-        db.session.commit()
-        return outcome not in {None, "lost"}
-
-    def _limit(self, now: float) -> None:
-        ran = timedelta(seconds=now - self.started)
-        if ran > self.kind.hard_limit:
-            self._kill("time_limit")
-        elif ran > self.kind.soft_limit and not self.interrupted:
-            self.interrupted = True
+    def _limit(self, watched: Watched, now: float) -> None:
+        ran = timedelta(seconds=now - watched.begun.started)
+        if watched.kind is None:
+            return
+        if ran > watched.kind.hard_limit:
+            self._kill(watched, "time_limit")
+        elif ran > watched.kind.soft_limit and not watched.interrupted:
+            watched.interrupted = True
+            self.page.interrupt(watched.begun.number)
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGUSR1)
-        if self.asked and now - self.asked > self.settings.cancel_grace_seconds:
-            self._kill("cancelled")
+        if watched.asked and now - watched.asked > self.settings.cancel_grace_seconds:
+            self._kill(watched, "cancelled")
 
-    def _kill(self, why: Why) -> None:
-        if self.why is None:
-            self.why = why
-            log.warning("attempt_killed", why=why)
-        _kill_tree(self.pid)
+    def _kill(self, watched: Watched, why: Why) -> None:
+        if watched.why is None:
+            watched.why = why
+            log.warning("attempt_killed", why=why, **self._ids(watched.begun.fence))
+        processes.kill_tree(self.pid)
+
+    # ------------------------------------------------------------ what it said
+
+    def _read_lines(self) -> None:
+        """Take what lies in the pipe: lines that attempts logged, and how they ended."""
+        with suppress(BlockingIOError):
+            while chunk := os.read(self.lines_from, PIPE_BYTES):
+                self.pending += chunk
+        *whole, self.pending = self.pending.split(b"\n")
+        for raw in whole:
+            with suppress(ValueError):  # its writing was interrupted
+                match json.loads(raw):
+                    case ["ended", kind, outcome, seconds]:
+                        metrics.count_attempt(kind, outcome, seconds)
+                    case ["line", job_id, token, attempt, at, level, message]:
+                        fence = Fence(job_id=UUID(job_id), token=UUID(token), attempt=attempt)
+                        line = Line(at=datetime.fromisoformat(at), level=level, message=message)
+                        self._keep(fence, line)
+
+    def _keep(self, fence: Fence, line: Line) -> None:
+        if fence != self.speaker:
+            self.speaker, self.lines_kept = fence, 0
+        self.lines_kept += 1
+        if self.lines_kept <= MOST_LINES:
+            self.lines[fence].append(line)
+        elif self.lines_kept == MOST_LINES + 1:
+            self.lines[fence].append(_further(line))
 
     def _store_lines(self) -> None:
-        *whole, self.pending = self.pending.split(b"\n")
-        lines = [line for raw in whole[: MOST_LINES - self.lines_kept] if (line := _line(raw))]
-        if self.lines_kept < MOST_LINES <= self.lines_kept + len(lines):
-            lines.append(_further(lines[-1]))
-        if lines:
+        """Write what was logged; while the ledger cannot be reached, it waits."""
+        for fence in list(self.lines):
             try:
-                self._in_ledger(attempts.log_lines, lines)
-            except SQLAlchemyError:  # it is away: they wait for the next time
-                self.pending = b"\n".join([*whole, self.pending])
+                _in_ledger(attempts.log_lines, fence, self.lines[fence])
+            except IntegrityError:
+                log.info("log_of_a_deleted_job", job_id=str(fence.job_id))
+            except SQLAlchemyError:
+                db.session.rollback()
                 return
-        self.lines_kept += len(lines)
+            del self.lines[fence]
 
-    def _settle(self, status: int) -> None:
-        """Write the outcome of an attempt whose process could not."""
-        code = os.waitstatus_to_exitcode(status)
-        if code in {body.RECORDED, body.LEASE_LOST}:
-            return
-        with suppress(SQLAlchemyError), transaction() as session:
-            if self.told.to_end:
-                note = "Handed back by a deploy; it runs again from its last checkpoint."
-                attempts.log_end(session, self.held, note)
-                attempts.give_back(session, self.held, "handed_back", note=note, charged=False)
-            elif self.why == "cancelled":
-                attempts.stop(session, self.held, "killed")
-            elif self.why == "time_limit":
-                minutes = self.kind.hard_limit.total_seconds() / 60
-                sentence = f"This took longer than the {minutes:g} minutes that are allowed."
-                attempts.log_end(session, self.held, sentence)
-                attempts.fail(session, self.held, sentence, code="time_limit", outcome="killed")
-            else:
-                attempts.lose(session, self.held, _cause(code))
+    # ------------------------------------------------------------ what it could not say
 
+    def _ids(self, fence: Fence) -> dict[str, Any]:
+        """What a line of the log has to find an attempt by."""
+        begun = self.page.current()
+        ids = {"job_id": str(fence.job_id), "attempt": fence.attempt, "worker": self.name}
+        return {**ids, "request_id": begun.request_id} if begun and begun.fence == fence else ids
 
-def _line(raw: bytes) -> Line | None:
-    """A line as the attempt wrote it; None for one whose writing was interrupted."""
-    try:
-        at, level, message = json.loads(raw)
-        return Line(at=datetime.fromisoformat(at), level=level, message=message)
-    except ValueError:
-        return None
+    def _seconds(self, fence: Fence) -> float:
+        begun = self.page.current()
+        return time.monotonic() - begun.started if begun and begun.fence == fence else 0.0
+
+    def _settle(self, code: int) -> None:
+        """Record the end of attempts whose process could not."""
+        mine = sql_select(Job).where(IS_LEASED, Job.worker == self.name, Job.token.is_not(None))
+        with transaction() as session:
+            for job in session.scalars(mine).all():
+                fence = attempts.fence_of(job)
+                word = self._settle_one(session, fence, code)
+                log.info("attempt_ended", kind=job.kind, outcome=word, **self._ids(fence))
+                metrics.count_attempt(job.kind, word, self._seconds(fence))
+
+    def _settle_one(self, session: Session, fence: Fence, code: int) -> str:
+        watched = self.watched
+        is_watched = watched is not None and watched.begun.fence == fence
+        if self.to_end:
+            note = "Handed back by a deploy; it runs again from its last checkpoint."
+            attempts.log_end(session, fence, note)
+            attempts.give_back(session, fence, "handed_back", note=note, charged=False)
+            return "handed_back"
+        if code in {RETIRED, NOT_RECORDED} or (watched and watched.why and not is_watched):
+            note = "It was claimed and had not begun."
+            attempts.give_back(session, fence, "handed_back", note=note, charged=False)
+            return "handed_back"
+        if watched and watched.why == "cancelled":
+            attempts.stop(session, fence, "killed")
+            return "killed"
+        if watched and watched.why == "time_limit" and watched.kind:
+            minutes = watched.kind.hard_limit.total_seconds() / 60
+            sentence = f"This took longer than the {minutes:g} minutes that are allowed."
+            attempts.log_end(session, fence, sentence)
+            attempts.fail(session, fence, sentence, code="time_limit", outcome="killed")
+            return "killed"
+        attempts.lose(session, fence, _cause(code))
+        return "lost"
 
 
 def _further(last: Line) -> Line:
@@ -337,50 +408,18 @@ def _cause(code: int) -> str:
     return f"The worker was lost: its process ended with exit code {code}"
 
 
-def _become_attempt(parent: int) -> None:
-    """Lead a process group of its own, and never outlive the process that watches."""
-    os.setsid()
-    os.nice(NICENESS)
-    for each in ENDINGS:
-        signal.signal(each, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent()
-    if os.getppid() != parent:
-        os._exit(body.NOT_RECORDED)
+def _in_ledger(call: Any, fence: Fence, *args: Any) -> Any:
+    with transaction() as session:
+        return call(session, fence, *args)
 
 
-def die_with_parent() -> None:
-    """Have the kernel end this process when its parent ends (Linux's PR_SET_PDEATHSIG)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
-
-
-def _kill_tree(pid: int) -> None:
-    """Kill an attempt and all that it started, sessions of their own included."""
-    for each in [*_descendants(pid), pid]:
-        with suppress(ProcessLookupError):
-            os.kill(each, signal.SIGKILL)
-    _kill_group(pid)
-
-
-def _descendants(pid: int) -> set[int]:
-    """A process's children and theirs, as /proc has them; none where there is no /proc."""
-    parents: dict[int, int] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it has ended meanwhile
-            # "7 (a name) S 1 …": the fourth field is the parent (proc(5)).
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-    found: set[int] = set()
-    newest = {pid}
-    while newest:
-        newest = {child for child, parent in parents.items() if parent in newest} - found
-        found |= newest
-    return found
-
-
-def _kill_group(group: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, signal.SIGKILL)
+def _has_recorded_its_end(fence: Fence) -> bool:
+    """Whether the attempt itself let go of the job, and not a steward who thought it dead."""
+    outcome = db.session.scalars(
+        sql_select(Attempt.outcome).where(Attempt.token == fence.token)
+    ).one_or_none()
+    db.session.commit()
+    return outcome not in {None, "lost"}
 
 
 def _last_words() -> None:

@@ -1,22 +1,41 @@
-"""One page of memory between an attempt's process and the process that watches over it.
+"""Memory between an attempt's process and the slot that watches over it.
 
-The attempt writes its progress, the watcher writes the wish to stop. A write costs microseconds
-and never waits, so a body may report as often as it likes; the watcher looks four times a second
-and sees the newest, also while the attempt is deep inside a C library.
+The attempt writes what it runs and how far it is, the slot writes the wish to stop. A write costs
+microseconds and never waits, so a function may report as often as it likes; the slot looks four
+times a second and sees the newest, also while the attempt is deep inside a C library.
 """
 
 import json
 import mmap
 import struct
+import time
 import zlib
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
 
-from backend.jobs.attempts import Progress
+from backend.jobs.attempts import Claim, Fence, Progress
 
-SIZE = 4096
-HEADER = struct.Struct("<BxxxIII")  # stop wanted, sequence, length, CRC-32 of the payload
+SIZE = 8192
+WISH = struct.Struct("<I")  # the number of the attempt that is wanted to stop
+STOP_AT, INTERRUPT_AT = 0, 4
+ATTEMPT_AT, PROGRESS_AT = 64, 4096
+HEADER = struct.Struct("<II")  # length, CRC-32 of the payload
 LONGEST_STAGE = 60
 LONGEST_MESSAGE = 300
 LOOKS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """An attempt that runs. `number` counts the slot's attempts, `started` is monotonic."""
+
+    number: int
+    fence: Fence
+    kind: str
+    parent_id: UUID | None
+    request_id: str
+    started: float
 
 
 class SharedPage:
@@ -24,55 +43,115 @@ class SharedPage:
 
     def __init__(self) -> None:
         self._page = mmap.mmap(-1, SIZE)
-        self._sequence = 0
+        self._number = 0
+        self._progress: list[Any] = []
+
+    # ------------------------------------------------------------ the attempt's side
+
+    def begin(self, held: Claim) -> None:
+        """Show that an attempt runs."""
+        self._number = self.count + 1
+        fence = [held.job_id.hex, held.token.hex, held.attempt]
+        parent = held.parent_id.hex if held.parent_id else None
+        about = [held.kind, parent, held.request_id, time.monotonic()]
+        self._write(ATTEMPT_AT, [self._number, True, *fence, *about])
+
+    def rest(self) -> None:
+        """Show that no attempt runs."""
+        self._write(ATTEMPT_AT, [self.count, False])
 
     @property
     def stop_wanted(self) -> bool:
         """Whether the attempt is asked to stop."""
-        return self._page[0] != 0
+        return self._wish(STOP_AT) == self._number
 
-    def ask_to_stop(self) -> None:
-        """Ask the attempt to stop at its next check."""
-        self._page[0] = 1
+    @property
+    def interrupt_wanted(self) -> bool:
+        """Whether the attempt has run for longer than it may."""
+        return self._wish(INTERRUPT_AT) == self._number
 
     def post(self, progress: Progress) -> None:
         """Replace the progress shown."""
         shown = [
+            self._number,
+            time.monotonic_ns(),
             progress.percent,
             progress.stage[:LONGEST_STAGE],
             progress.message[:LONGEST_MESSAGE],
             progress.items_done,
             progress.items_total,
         ]
-        # At most six bytes a character, so this fits; half a surrogate pair becomes a "?".
-        payload = json.dumps(shown, ensure_ascii=False).encode(errors="replace")
-        self._sequence = (self._sequence + 1) % 2**32
-        head = HEADER.pack(0, self._sequence, len(payload), zlib.crc32(payload))
-        self._page[HEADER.size : HEADER.size + len(payload)] = payload
-        self._page[4 : HEADER.size] = head[4:]
+        self._write(PROGRESS_AT, shown)
 
-    def read(self) -> Progress | None:
-        """Return the progress if it is new since the last call.
+    # ------------------------------------------------------------ the slot's side
 
-        A page caught in the middle of a write fails its checksum and is looked at again.
-        """
-        for _ in range(LOOKS):
-            _, sequence, length, checksum = HEADER.unpack(self._page[: HEADER.size])
-            payload = self._page[HEADER.size : HEADER.size + length]
-            if sequence == self._sequence:
-                return None
-            if zlib.crc32(payload) == checksum:
-                self._sequence = sequence
-                percent, stage, message, done, total = json.loads(payload)
-                return Progress(
-                    percent=percent,
-                    stage=stage,
-                    message=message,
-                    items_done=done,
-                    items_total=total,
-                )
-        return None
+    @property
+    def count(self) -> int:
+        """How many attempts have begun."""
+        began = self._read(ATTEMPT_AT)
+        return began[0] if began else 0
+
+    def current(self) -> Begun | None:
+        """Return the attempt that runs."""
+        began = self._read(ATTEMPT_AT)
+        if not (began and began[1]):
+            return None
+        number, _, job_id, token, attempt, kind, parent, request_id, started = began
+        return Begun(
+            number=number,
+            fence=Fence(job_id=UUID(hex=job_id), token=UUID(hex=token), attempt=attempt),
+            kind=kind,
+            parent_id=UUID(hex=parent) if parent else None,
+            request_id=request_id,
+            started=started,
+        )
+
+    def read(self, number: int) -> Progress | None:
+        """Return an attempt's progress if it is new since the last call."""
+        shown = self._read(PROGRESS_AT)
+        if not shown or shown[0] != number or shown == self._progress:
+            return None
+        self._progress = shown
+        _, _, percent, stage, message, done, total = shown
+        return Progress(
+            percent=percent, stage=stage, message=message, items_done=done, items_total=total
+        )
+
+    def ask_to_stop(self, number: int) -> None:
+        """Ask an attempt to stop at its next check."""
+        self._page[STOP_AT : STOP_AT + WISH.size] = WISH.pack(number)
+
+    def interrupt(self, number: int) -> None:
+        """Say which attempt a SIGUSR1 is meant for."""
+        self._page[INTERRUPT_AT : INTERRUPT_AT + WISH.size] = WISH.pack(number)
 
     def close(self) -> None:
         """Give the page back."""
         self._page.close()
+
+    # ------------------------------------------------------------ records
+
+    def _wish(self, at: int) -> int:
+        number: int = WISH.unpack(self._page[at : at + WISH.size])[0]
+        return number
+
+    def _write(self, at: int, record: list[Any]) -> None:
+        # At most six bytes a character, so this fits; half a surrogate pair becomes a "?".
+        payload = json.dumps(record, ensure_ascii=False).encode(errors="replace")
+        start = at + HEADER.size
+        self._page[start : start + len(payload)] = payload
+        self._page[at:start] = HEADER.pack(len(payload), zlib.crc32(payload))
+
+    def _read(self, at: int) -> list[Any]:
+        """The record; empty when there is none.
+
+        One caught in the middle of a write fails its checksum and is looked at again.
+        """
+        start = at + HEADER.size
+        for _ in range(LOOKS):
+            length, checksum = HEADER.unpack(self._page[at:start])
+            payload = self._page[start : start + length]
+            if length and zlib.crc32(payload) == checksum:
+                record: list[Any] = json.loads(payload)
+                return record
+        return []

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from flask import current_app
+from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
 from backend.db import after_commit
@@ -35,7 +36,7 @@ def ring(session: Session, queue: str, job_ids: Sequence[UUID]) -> None:
     after_commit(session, lambda: bell.ring(queue, job_ids))
 
 
-def announce(session: Session, job: Job) -> None:
+def announce(session: Session, job: Job | Row[Any]) -> None:
     """Tell watchers of the job, and of its batch, after the commit."""
     announcer: Announcer = current_app.extensions["sluice.announcer"]
     news = {

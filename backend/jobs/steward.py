@@ -13,9 +13,8 @@ from sqlalchemy.orm import aliased
 
 from backend.db import db, db_now, transaction
 from backend.jobs import actions, attempts, batches, metrics, schedules
-from backend.jobs.models import IS_LEASED, IS_PARKED, IS_READY, Job, QueuePause
+from backend.jobs.models import IS_LEASED, IS_PARKED, IS_READY, Job, Pause, PauseScope
 from backend.jobs.states import ENDED
-from backend.jobs.workers import claim_of
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +53,7 @@ def rescue() -> int:
                 expired.where(Job.id == job.id, Job.token == job.token).with_for_update()
             ).all()
             reason = "The worker was lost: it sent no heartbeat"
-            if still and attempts.lose(session, claim_of(job), reason):
+            if still and attempts.lose(session, attempts.fence_of(job), reason):
                 rescued += 1
         if job.parent_id:
             with transaction() as session:
@@ -95,7 +94,7 @@ def redispatch() -> int:
     So a broker that was down, or lost its memory, or a retry that came due, is made good; and
     a backlog whose messages are all there, or a queue that is paused, is left alone.
     """
-    paused = exists().where(QueuePause.queue == Job.queue)
+    paused = exists().where(Pause.scope == PauseScope.QUEUE, Pause.name == Job.queue)
     due = select(Job.queue, func.count()).where(IS_READY, Job.run_at <= db_now(), ~paused)
     ready = dict(db.session.execute(due.group_by(Job.queue)).all())
     db.session.commit()
@@ -111,7 +110,7 @@ def _ring_for(queue: str, missing: int) -> int:
     candidates = (
         select(Job.id)
         .where(Job.queue == queue, IS_READY, Job.run_at <= db_now())
-        .order_by(Job.priority.desc(), Job.run_at, Job.id)
+        .order_by(Job.priority.desc(), Job.turn_at, Job.id)
         .limit(min(missing, batches.RINGS_AT_ONCE))
     )
     ids = list(db.session.scalars(candidates))

@@ -7,7 +7,6 @@ from sqlalchemy import delete, select
 
 from backend.db import db, db_now, transaction
 from backend.jobs import attempts
-from backend.jobs.attempts import Claim
 from backend.jobs.models import IS_LEASED, Job, Worker
 
 REPORT_SECONDS = 5.0
@@ -36,14 +35,16 @@ def bury_slots(name: str, alive: Callable[[], Collection[int]]) -> int:
     asked after the ledger: a slot that was forked in between is not taken for a dead one; nor is
     one of another worker that was started under the same name by mistake.
     """
-    mine = select(Job).where(IS_LEASED, Job.worker.startswith(f"{name}/", autoescape=True))
+    of_mine = Job.worker.startswith(f"{name}/", autoescape=True)
+    mine = select(Job).where(IS_LEASED, Job.token.is_not(None), of_mine)
     running = db.session.scalars(mine).all()
     pids = set(alive())
     lost = [job for job in running if not (_slot_pid(job) in pids or _is_running(_slot_pid(job)))]
     db.session.commit()
     for job in lost:
         with transaction() as session:
-            attempts.lose(session, claim_of(job), "The worker was lost: its slot's process ended")
+            reason = "The worker was lost: its slot's process ended"
+            attempts.lose(session, attempts.fence_of(job), reason)
     return len(lost)
 
 
@@ -57,24 +58,6 @@ def _is_running(pid: int) -> bool:
     except OSError as error:
         return isinstance(error, PermissionError)
     return True
-
-
-def claim_of(job: Job) -> Claim:
-    """The claim under which a job's present attempt runs."""
-    if job.token is None:
-        raise ValueError(f"job {job.id} was never claimed")
-    return Claim(
-        job_id=job.id,
-        token=job.token,
-        attempt=job.attempt,
-        attempts_left=job.max_attempts - (job.attempt - job.uncharged),
-        kind=job.kind,
-        params=job.params,
-        owner_id=job.owner_id,
-        parent_id=job.parent_id,
-        checkpoint=job.checkpoint,
-        request_id=job.request_id,
-    )
 
 
 def seen_within(seconds: float) -> list[Worker]:

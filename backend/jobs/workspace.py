@@ -9,18 +9,18 @@ from sqlalchemy import select
 
 from backend.config import Settings
 from backend.db import db
-from backend.jobs.attempts import Claim
+from backend.jobs.attempts import Fence
 from backend.jobs.models import IS_LEASED, Job
 
 NAME = re.compile(r"[0-9a-f]{32}-\d+")
 
 
-def workspace_of(settings: Settings, held: Claim) -> Path:
+def workspace_of(settings: Settings, held: Fence) -> Path:
     """The scratch directory of an attempt."""
     return settings.workspaces / "jobs" / f"{held.job_id.hex}-{held.attempt}"
 
 
-def discard(settings: Settings, held: Claim) -> None:
+def discard(settings: Settings, held: Fence) -> None:
     """Remove an attempt's scratch files."""
     shutil.rmtree(workspace_of(settings, held), ignore_errors=True)
 

@@ -76,7 +76,7 @@ class Person:
     def begin(self, queue: Queue = Queue.LOW) -> Claim:
         """Let a worker take the queue's next job."""
         with self.caller.app.app_context(), transaction() as session:
-            held = attempts.claim(session, queue, "w@test/1", lease_seconds=600)
+            held = attempts.claim(session, [queue], "w@test/1", lease_seconds=600)
         assert held is not None
         return held
 

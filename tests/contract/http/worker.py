@@ -11,7 +11,7 @@ from flask import Flask
 
 from backend.app import create_app
 from backend.config import Settings
-from backend.jobs import runner
+from backend.jobs.runner import Slot
 
 WORKER = "test@host/1"
 
@@ -23,11 +23,13 @@ def app_of(settings: str) -> Flask:
 
 def work(settings: str, queue: str) -> int:
     """Run a queue's jobs until none is ready; return how many attempts that took."""
-    attempts = 0
     with app_of(settings).app_context():
-        while runner.run_next(queue, WORKER) is not None:
-            attempts += 1
-    return attempts
+        return slot_of(settings, queue).serve()
+
+
+@cache
+def slot_of(settings: str, queue: str) -> Slot:
+    return Slot(name=WORKER, queues=[queue])
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ def submitted(kind: JobKind[..., Any] = probes.echo, **params: Any) -> Job:
 def claimed(queue: str = Queue.DEFAULT, lease_seconds: float = 60) -> Claim:
     """The queue's next job, claimed."""
     with transaction() as session:
-        held = attempts.claim(session, queue, "w@test/1", lease_seconds)
+        held = attempts.claim(session, [queue], "w@test/1", lease_seconds)
     assert held is not None, f"nothing was ready in {queue}"
     return held
 

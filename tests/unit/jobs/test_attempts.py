@@ -1,5 +1,6 @@
 """The workers' side of the ledger, on both databases."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -18,14 +19,14 @@ from backend.jobs import (
     steward,
     submit,
     submit_batch,
-    workers,
 )
-from backend.jobs.attempts import Claim, Progress
-from backend.jobs.models import Attempt, Job, JobEvent, QueuePause
+from backend.jobs.attempts import Claim, Fence, Level, Progress
+from backend.jobs.models import Attempt, Job, JobEvent, Pause, PauseScope
 from backend.jobs.states import ENDED
 from tests.unit.jobs import probes
 from tests.unit.jobs.conftest import (
     OWNER,
+    STRANGER,
     at_once,
     beside,
     claimed,
@@ -39,7 +40,7 @@ from tests.unit.jobs.conftest import (
 
 
 def claim(session: Session) -> Claim | None:
-    return attempts.claim(session, Queue.DEFAULT, "w@test/1", 60)
+    return attempts.claim(session, [Queue.DEFAULT], "w@test/1", 60)
 
 
 def shown(percent: float, message: str = "reading") -> Progress:
@@ -82,12 +83,16 @@ def test_what_is_not_due_or_of_another_queue_or_paused_is_not_taken(app: Flask) 
     later, urgent = submitted(), submitted(probes.urgent)
     with transaction() as session:
         session.execute(update(Job).where(Job.id == later.id).values(run_at=db_now(3600)))
-        session.add(QueuePause(queue=Queue.HIGH, paused_at=db_now(), reason="moving house"))
+        session.add(
+            Pause(
+                scope=PauseScope.QUEUE, name=Queue.HIGH, paused_at=db_now(), reason="moving house"
+            )
+        )
 
     assert in_transaction(claim) is None
-    assert in_transaction(attempts.claim, Queue.HIGH, "w/1", 60) is None
+    assert in_transaction(attempts.claim, [Queue.HIGH], "w/1", 60) is None
     with transaction() as session:
-        session.delete(session.get_one(QueuePause, Queue.HIGH))
+        session.delete(session.get_one(Pause, (PauseScope.QUEUE, Queue.HIGH)))
     assert claimed(Queue.HIGH).job_id == urgent.id
 
 
@@ -249,7 +254,7 @@ def test_a_rescue_that_races_the_completion_leaves_one_end_or_a_clean_rerun(app:
         for _ in range(60):
             submit(session, probes.once, OWNER)
     with transaction() as session:
-        held = [attempts.claim(session, Queue.DEFAULT, "w/1", 60) for _ in range(60)]
+        held = [attempts.claim(session, [Queue.DEFAULT], "w/1", 60) for _ in range(60)]
 
     told = race(
         app,
@@ -287,26 +292,68 @@ def test_what_a_failed_attempt_says_late_changes_nothing_of_the_next(app: Flask)
 
 
 @on_both
-def test_a_job_that_is_overdue_goes_before_a_queue_that_is_served_first(app: Flask) -> None:
-    old, older, paused = submitted(), submitted(), submitted(probes.urgent)
-    submitted(probes.urgent)
-    with transaction() as session:
-        for job, seconds in ((old, 21.0), (older, 22.0)):
-            waited = db_now(-seconds)
-            session.execute(update(Job).where(Job.id == job.id).values(run_at=waited))
+def test_a_slot_serves_its_queues_in_their_order(app: Flask) -> None:
+    plain, urgent = submitted(), submitted(probes.urgent)
 
-    def next_of(queue: Queue, others: list[Queue]) -> UUID | None:
-        held = in_transaction(attempts.claim, queue, "w/1", 60, others)
-        return held.job_id if held else None
+    assert taken_from(Queue.HIGH, Queue.DEFAULT) == urgent.id
+    assert taken_from(Queue.HIGH, Queue.DEFAULT) == plain.id
+    assert taken_from(Queue.HIGH, Queue.DEFAULT) is None
 
-    assert next_of(Queue.HIGH, [Queue.DEFAULT]) == older.id
+
+@on_both
+def test_what_is_overdue_at_the_level_that_is_asked_for_goes_first(app: Flask) -> None:
+    for _ in range(2):
+        submitted(probes.urgent)
+    dear, cheap, cheapest = submitted(), submitted(), submitted()
     with transaction() as session:
-        session.add(QueuePause(queue=Queue.DEFAULT, paused_at=db_now(), reason=""))
-    assert next_of(Queue.HIGH, [Queue.DEFAULT]) == paused.id  # the first of the two urgent ones
+        for job, priority in ((dear, 9), (cheap, 5), (cheapest, 1)):
+            values = {"priority": priority, "run_at": db_now(-21.0)}
+            session.execute(update(Job).where(Job.id == job.id).values(values))
+    queues = (Queue.HIGH, Queue.DEFAULT)
+
+    assert taken_from(*queues, aged=Level(Queue.DEFAULT, 5)) == cheap.id
+    assert taken_from(*queues, aged=Level(Queue.DEFAULT, 5)) == cheapest.id
+    # Nothing is overdue at that level any more: the order is the common one.
+    assert taken_from(*queues, aged=Level(Queue.DEFAULT, 5)) not in {None, dear.id}
+    assert taken_from(*queues, aged=Level(Queue.DEFAULT, 9)) == dear.id
+
+
+@on_both
+def test_an_owner_with_many_waiting_jobs_lets_another_go_first(app: Flask) -> None:
+    many = [submitted().id for _ in range(5)]
+    assert claimed().job_id == many[0]
+    other = in_transaction(submit, probes.echo, STRANGER, text="x").id
+
+    assert [claimed().job_id for _ in range(5)] == [other, *many[1:]]
+
+
+@on_both
+@pytest.mark.parametrize(
+    ("scope", "name"),
+    [
+        (PauseScope.QUEUE, Queue.DEFAULT),
+        (PauseScope.KIND, probes.echo.name),
+        (PauseScope.WORKER, "w@test"),
+    ],
+)
+def test_what_is_paused_is_not_taken_until_it_is_resumed(
+    app: Flask, scope: PauseScope, name: str
+) -> None:
+    job = submitted()
     with transaction() as session:
-        session.execute(delete(QueuePause))
-    assert next_of(Queue.HIGH, []) not in {None, old.id}
-    assert next_of(Queue.HIGH, [Queue.DEFAULT]) == old.id
+        session.add(Pause(scope=scope, name=name, paused_at=db_now()))
+    assert in_transaction(claim) is None
+    if scope is not PauseScope.WORKER:
+        assert in_transaction(attempts.claim, [Queue.DEFAULT], "other@test/1", 60) is None
+    with transaction() as session:
+        session.execute(delete(Pause))
+
+    assert claimed().job_id == job.id
+
+
+def taken_from(*queues: Queue, aged: Level | None = None) -> UUID | None:
+    held = in_transaction(attempts.claim, queues, "w/1", 60, aged=aged)
+    return held.job_id if held else None
 
 
 # ---------------------------------------------------------------- rescue
@@ -335,20 +382,22 @@ def test_stewards_at_once_rescue_a_job_once(app: Flask) -> None:
     assert now(job).attempt == 1
 
 
-def test_the_claim_of_a_row_is_the_claim_that_was_made(app: Flask) -> None:
+def test_the_fence_of_a_row_is_that_of_the_claim(app: Flask) -> None:
     job, held = running()
-    assert workers.claim_of(now(job)) == held
+    assert attempts.fence_of(now(job)) == Fence(
+        job_id=held.job_id, token=held.token, attempt=held.attempt
+    )
 
 
-def test_a_row_that_was_never_claimed_has_no_claim(app: Flask) -> None:
-    with pytest.raises(ValueError, match="never claimed"):
-        workers.claim_of(submitted())
+def test_a_row_that_was_never_claimed_has_no_fence(app: Flask) -> None:
+    with pytest.raises(ValueError, match="held by no attempt"):
+        attempts.fence_of(submitted())
 
 
 @on_both
 def test_a_foreign_token_holds_nothing(app: Flask) -> None:
     _, held = running()
-    forged = Claim(**{**{name: getattr(held, name) for name in held.__slots__}, "token": uuid4()})
+    forged = replace(held, token=uuid4())
 
     assert not in_transaction(attempts.hold, forged)
     assert in_transaction(attempts.finish, forged, {}) is None

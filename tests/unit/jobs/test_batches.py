@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from backend.db import db, transaction
 from backend.errors import Conflict
-from backend.jobs import Queue, actions, attempts, batches, ledger, submit_batch, workers
+from backend.jobs import Queue, actions, attempts, batches, ledger, submit_batch
 from backend.jobs.attempts import Claim
 from backend.jobs.models import Artifact, Job, JobEvent
 from tests.unit.jobs import probes
@@ -195,7 +195,7 @@ def test_cancelling_a_batch_stops_what_waits_asks_what_runs_and_keeps_what_is_do
     in_transaction(attempts.stop, under_way)
     in_transaction(batches.release, parent.id)
     assert now(parent).state == "cancelled"
-    assert in_transaction(attempts.claim, Queue.DEFAULT, "w/1", 60) is None
+    assert in_transaction(attempts.claim, [Queue.DEFAULT], "w/1", 60) is None
 
 
 @on_both
@@ -235,7 +235,7 @@ def test_children_claimed_or_handed_back_during_a_cancel_stop_all_the_same(app: 
         held = [claimed() for _ in range(6)]
 
         def claim_on(session: Session, number: int) -> Claim | None:
-            return attempts.claim(session, Queue.DEFAULT, "w/1", 60)
+            return attempts.claim(session, [Queue.DEFAULT], "w/1", 60)
 
         def hand_back(session: Session, number: int) -> None:
             attempts.give_back(session, held[number], "lost", note="gone", charged=True)  # noqa: B023
@@ -258,7 +258,7 @@ def test_children_claimed_or_handed_back_during_a_cancel_stop_all_the_same(app: 
         for child in children_of(parent):
             assert events(child).count("cancelled") == (child.state == "cancelled")
             if child.state == "cancelling":
-                in_transaction(attempts.stop, workers.claim_of(child))
+                in_transaction(attempts.stop, attempts.fence_of(child))
         in_transaction(batches.release, parent.id)
         assert now(parent).state == "cancelled"
 

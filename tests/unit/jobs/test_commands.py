@@ -17,9 +17,9 @@ def run(app: Flask, *arguments: str) -> str:
 def test_a_paused_queue_hands_out_nothing_until_it_is_resumed(app: Flask) -> None:
     submitted()
     assert run(app, "pause", "default", "--reason", "moving house") == "default is paused.\n"
-    assert in_transaction(attempts.claim, Queue.DEFAULT, "w/1", 60) is None
+    assert in_transaction(attempts.claim, [Queue.DEFAULT], "w/1", 60) is None
     assert run(app, "resume", "default") == "default is open.\n"
-    assert in_transaction(attempts.claim, Queue.DEFAULT, "w/1", 60) is not None
+    assert in_transaction(attempts.claim, [Queue.DEFAULT], "w/1", 60) is not None
 
 
 def test_pausing_and_resuming_twice_changes_nothing_more(app: Flask) -> None:

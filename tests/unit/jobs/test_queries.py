@@ -14,7 +14,7 @@ from backend.clock import utc_now
 from backend.db import db, db_now, transaction
 from backend.errors import NotFound
 from backend.jobs import Queue, attempts, batches, queries, submit, submit_batch, workers
-from backend.jobs.models import IS_LEASED, IS_PARKED, Attempt, Job, JobEvent, QueuePause
+from backend.jobs.models import IS_LEASED, IS_PARKED, Attempt, Job, JobEvent, Pause, PauseScope
 from backend.jobs.queries import Filter, Place
 from tests.unit.jobs import probes
 from tests.unit.jobs.conftest import (
@@ -182,11 +182,18 @@ def test_a_waiting_job_says_why(app: Flask) -> None:
     workers.report("default@one", ["default"], 2)
     assert why(job) == "queued"
     with transaction() as session:
-        session.add(QueuePause(queue=Queue.DEFAULT, paused_at=db_now(), reason="moving house"))
+        session.add(
+            Pause(
+                scope=PauseScope.QUEUE,
+                name=Queue.DEFAULT,
+                paused_at=db_now(),
+                reason="moving house",
+            )
+        )
     assert why(job) == "paused"
     assert "moving house" in queries.why_waiting(db.session(), now(job)).message  # type: ignore[union-attr]
     with transaction() as session:
-        session.delete(session.get_one(QueuePause, Queue.DEFAULT))
+        session.delete(session.get_one(Pause, (PauseScope.QUEUE, Queue.DEFAULT)))
         session.execute(update(Job).values(run_at=db_now(3600)))
     assert why(job) == "scheduled"
     with transaction() as session:

@@ -31,15 +31,15 @@ from backend.jobs import (
     artifacts,
     attempts,
     batches,
-    body,
     ledger,
     runner,
     submit_batch,
-    workers,
 )
 from backend.jobs.context import Published
 from backend.jobs.kinds import Kinds
 from backend.jobs.models import Artifact, Attempt, Job, JobEvent, LogLine
+from backend.jobs.outcomes import LONGEST_LINE
+from backend.jobs.runner import Slot
 from tests.unit.jobs import probes
 from tests.unit.jobs.conftest import OWNER, now, on_both, submitted
 
@@ -77,14 +77,19 @@ def do(submit_body: Do) -> Do:
 
     def run_once(run: probes.Body, **options: Any) -> Job:
         job = submit_body(run, **options)
-        assert run_next() == job.id
+        assert run_next() == 1
         return now(job)
 
     return run_once
 
 
-def run_next() -> Any:
-    return runner.run_next(Queue.DEFAULT, WORKER)
+def run_next() -> int:
+    """Run the next attempt, in a process of its own; return how many that were."""
+    slot = Slot(name=WORKER, queues=[Queue.DEFAULT])
+    try:
+        return slot.serve(1)
+    finally:
+        slot.close()
 
 
 def attempts_of(job: Job) -> list[Attempt]:
@@ -164,7 +169,7 @@ def test_an_attempt_that_returns_leaves_its_result(do: Do) -> None:
 
 
 def test_without_a_ready_job_there_is_nothing_to_do(app: Flask) -> None:
-    assert run_next() is None
+    assert run_next() == 0
 
 
 def test_an_attempt_works_in_a_folder_that_is_its_owners_alone_and_gone_at_the_end(
@@ -297,11 +302,11 @@ def test_what_may_help_later_is_tried_again_after_its_wait(do: Do) -> None:
     assert (job.state, job.error) == ("retrying", "The mail server is away.")
     wait = (job.run_at - attempts_of(job)[0].ended_at).total_seconds()  # type: ignore[operator]
     assert 500 <= wait <= 1001
-    assert run_next() is None
+    assert run_next() == 0
 
     with transaction() as session:
         session.execute(update(Job).values(run_at=Job.created_at))
-    assert run_next() == job.id
+    assert run_next() == 1
     assert (now(job).result, now(job).error) == ({"attempt": 2}, None)
 
 
@@ -310,10 +315,10 @@ def test_the_last_attempts_error_is_the_jobs(do: Do) -> None:
         raise Unavailable(f"away at attempt {ctx.attempt}")
 
     job = do(work, retry=Retry(attempts=2, delay=0))
-    assert run_next() == job.id
+    assert run_next() == 1
 
     assert (now(job).state, now(job).error) == ("failed", "away at attempt 2")
-    assert run_next() is None
+    assert run_next() == 0
 
 
 def test_waits_begin_anew_when_a_person_tries_again(app: Flask, do: Do) -> None:
@@ -519,7 +524,7 @@ def test_a_poison_job_is_quarantined_after_its_attempts(do: Do) -> None:
 
     assert (now(job).state, now(job).error_code) == ("failed", "poison")
     assert outcomes(job) == ["lost", "lost"]
-    assert run_next() is None
+    assert run_next() == 0
 
 
 def test_the_next_attempt_is_handed_the_checkpoint(do: Do) -> None:
@@ -542,12 +547,12 @@ def test_a_watch_that_fails_leaves_no_attempt_behind(
         (tmp_path / "pid").write_text(str(os.getpid()))
         sleep_on(tmp_path / "begun")
 
-    def fail(self: runner.Watch) -> None:
+    def fail(self: Slot) -> None:
         wait_for((tmp_path / "begun").exists, "it has begun")
         raise RuntimeError("the watch is broken")
 
     job = submit_body(work)
-    monkeypatch.setattr(runner.Watch, "_tend", fail)
+    monkeypatch.setattr(Slot, "_tend", fail)
     with pytest.raises(RuntimeError, match="the watch is broken"):
         run_next()
 
@@ -561,7 +566,7 @@ def test_an_attempt_whose_job_was_given_to_another_is_killed_and_changes_nothing
     job = submit_body(lambda ctx: sleep_on(tmp_path / "begun"))
 
     def lose(session: Session) -> None:
-        attempts.lose(session, workers.claim_of(session.get_one(Job, job.id)), "no heartbeat")
+        attempts.lose(session, attempts.fence_of(session.get_one(Job, job.id)), "no heartbeat")
 
     with meanwhile(app, tmp_path / "begun", lose):
         run_next()
@@ -652,7 +657,7 @@ def test_a_job_that_makes_the_database_give_up_each_time_comes_to_an_end(
     def work(ctx: JobContext) -> None:
         raise OperationalError("SELECT everything", {}, TimeoutError("statement timeout"))
 
-    monkeypatch.setattr(body, "MOST_UNCHARGED", 2)
+    monkeypatch.setattr("backend.jobs.outcomes.MOST_UNCHARGED", 2)
     job = submit_body(work, retry=Retry(attempts=1))
     for _ in range(3):
         run_next()
@@ -672,7 +677,7 @@ def test_a_huge_or_odd_line_is_cut_and_made_storable(do: Do) -> None:
     job = do(work)
 
     assert job.state == "succeeded"
-    assert logged(job) == ["x" * body.LONGEST_LINE, "naïve \N{GRINNING FACE} ? ? end"]
+    assert logged(job) == ["x" * LONGEST_LINE, "naïve \N{GRINNING FACE} ? ? end"]
 
 
 def test_a_flood_of_lines_is_kept_up_to_its_limit_and_stops_nothing(

@@ -5,18 +5,36 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from uuid import UUID, uuid4
 
 import pytest
 
-from backend.jobs.attempts import Progress
-from backend.jobs.shared_page import HEADER, SIZE, SharedPage
+from backend.jobs.attempts import Claim, Fence, Progress
+from backend.jobs.shared_page import HEADER, PROGRESS_AT, SIZE, SharedPage
 
 
 @pytest.fixture
 def page() -> Iterator[SharedPage]:
+    """A page on which the first attempt has begun."""
     page = SharedPage()
+    page.begin(claim())
     yield page
     page.close()
+
+
+def claim(parent_id: UUID | None = None) -> Claim:
+    return Claim(
+        job_id=uuid4(),
+        token=uuid4(),
+        attempt=3,
+        attempts_left=0,
+        kind="probe.echo",
+        params={},
+        owner_id=1,
+        parent_id=parent_id,
+        checkpoint=None,
+        request_id="r" * 64,
+    )
 
 
 def progress(message: str = "reading", percent: float = 12.5) -> Progress:
@@ -26,17 +44,17 @@ def progress(message: str = "reading", percent: float = 12.5) -> Progress:
 def other_side(page: SharedPage) -> SharedPage:
     """The same page as the process beyond the fork has it."""
     twin = SharedPage.__new__(SharedPage)
-    twin._page, twin._sequence = page._page, page._sequence
+    twin._page, twin._number, twin._progress = page._page, 0, []
     return twin
 
 
 def test_what_was_posted_is_read_once(page: SharedPage) -> None:
     watcher = other_side(page)
-    assert watcher.read() is None
+    assert watcher.read(1) is None
     page.post(progress())
 
-    assert watcher.read() == progress()
-    assert watcher.read() is None
+    assert watcher.read(1) == progress()
+    assert watcher.read(1) is None
 
 
 def test_only_the_newest_is_read(page: SharedPage) -> None:
@@ -44,7 +62,7 @@ def test_only_the_newest_is_read(page: SharedPage) -> None:
     for number in range(10):
         page.post(progress(f"page {number}"))
 
-    assert watcher.read() == progress("page 9")
+    assert watcher.read(1) == progress("page 9")
 
 
 def test_the_wish_to_stop_goes_the_other_way_and_a_report_does_not_undo_it(
@@ -52,11 +70,46 @@ def test_the_wish_to_stop_goes_the_other_way_and_a_report_does_not_undo_it(
 ) -> None:
     watcher = other_side(page)
     assert not page.stop_wanted
-    watcher.ask_to_stop()
+    watcher.ask_to_stop(1)
     page.post(progress())
 
     assert page.stop_wanted
-    assert watcher.read() == progress()
+    assert watcher.read(1) == progress()
+
+
+def test_the_attempt_that_runs_is_seen_and_none_in_between(page: SharedPage) -> None:
+    watcher, held = other_side(page), claim(parent_id=uuid4())
+    page.begin(held)
+
+    seen = watcher.current()
+    assert seen is not None
+    assert seen.fence == Fence(job_id=held.job_id, token=held.token, attempt=3)
+    assert (seen.number, seen.kind, seen.parent_id) == (2, held.kind, held.parent_id)
+    assert seen.request_id == held.request_id
+    assert seen.started <= time.monotonic()
+    page.rest()
+    assert watcher.current() is None
+    assert watcher.count == 2
+
+
+def test_a_wish_is_for_one_attempt_and_not_for_the_next(page: SharedPage) -> None:
+    watcher = other_side(page)
+    watcher.ask_to_stop(1)
+    watcher.interrupt(1)
+    assert (page.stop_wanted, page.interrupt_wanted) == (True, True)
+    page.begin(claim())
+
+    assert (page.stop_wanted, page.interrupt_wanted) == (False, False)
+
+
+def test_progress_of_the_attempt_before_is_not_taken_for_this_ones(page: SharedPage) -> None:
+    watcher = other_side(page)
+    page.post(progress())
+    page.begin(claim())
+
+    assert watcher.read(2) is None
+    page.post(progress("the second's"))
+    assert watcher.read(2) == progress("the second's")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +123,7 @@ def test_a_message_of_any_length_and_script_arrives_cut_at_a_character(
     watcher = other_side(page)
     page.post(progress(message))
 
-    read = watcher.read()
+    read = watcher.read(1)
     assert read is not None
     assert read.message == message[:300]
 
@@ -79,26 +132,27 @@ def test_half_a_surrogate_pair_arrives_as_a_question_mark(page: SharedPage) -> N
     watcher = other_side(page)
     page.post(progress("file \udce9.pdf"))
 
-    assert watcher.read() == progress("file ?.pdf")
+    assert watcher.read(1) == progress("file ?.pdf")
 
 
-@pytest.mark.parametrize("place", [8, 12, HEADER.size, HEADER.size + 9])
+@pytest.mark.parametrize("place", [0, 5, HEADER.size, HEADER.size + 9])
 def test_a_torn_write_is_not_read_and_the_next_whole_one_is(page: SharedPage, place: int) -> None:
     watcher = other_side(page)
     page.post(progress())
-    page._page[place] ^= 0xFF
+    page._page[PROGRESS_AT + place] ^= 0xFF
 
-    assert watcher.read() is None
+    assert watcher.read(1) is None
 
     page.post(progress("whole again"))
-    assert watcher.read() == progress("whole again")
+    assert watcher.read(1) == progress("whole again")
 
 
 def test_noise_is_never_taken_for_progress(page: SharedPage) -> None:
     watcher = other_side(page)
     for _ in range(2000):
-        page._page[1:SIZE] = os.urandom(SIZE - 1)
-        assert watcher.read() is None
+        page._page[:SIZE] = os.urandom(SIZE)
+        assert watcher.read(1) is None
+        assert watcher.current() is None
 
 
 def test_a_reader_beside_a_tireless_writer_sees_whole_rising_progress(page: SharedPage) -> None:
@@ -112,11 +166,11 @@ def test_a_reader_beside_a_tireless_writer_sees_whole_rising_progress(page: Shar
     seen: list[float] = []
     until = time.monotonic() + 20
     while len(seen) < 200 and time.monotonic() < until:
-        read = page.read()
+        read = page.read(1)
         if read is not None:
             assert read.message.startswith(f"step {round(read.percent * 1e6)} ")
             seen.append(read.percent)
-    page.ask_to_stop()
+    page.ask_to_stop(1)
     os.waitpid(child, 0)
 
     assert len(seen) == 200

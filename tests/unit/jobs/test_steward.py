@@ -10,7 +10,7 @@ from sqlalchemy import update
 from backend.db import db_now, transaction
 from backend.jobs import Queue, actions, attempts, batches, steward, submit_batch
 from backend.jobs.attempts import Claim
-from backend.jobs.models import Job, QueuePause
+from backend.jobs.models import Job, Pause, PauseScope
 from tests.unit.jobs import probes
 from tests.unit.jobs.conftest import (
     OWNER,
@@ -106,11 +106,13 @@ def test_a_paused_queue_is_not_rung_for_until_it_is_resumed(
 ) -> None:
     submitted()
     with transaction() as session:
-        session.add(QueuePause(queue=Queue.DEFAULT, paused_at=db_now(), reason=""))
+        session.add(
+            Pause(scope=PauseScope.QUEUE, name=Queue.DEFAULT, paused_at=db_now(), reason="")
+        )
     messages()
     assert steward.redispatch() == 0
     with transaction() as session:
-        session.delete(session.get_one(QueuePause, Queue.DEFAULT))
+        session.delete(session.get_one(Pause, (PauseScope.QUEUE, Queue.DEFAULT)))
 
     assert steward.redispatch() == 1
 

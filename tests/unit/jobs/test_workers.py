@@ -22,7 +22,7 @@ def dead_pid() -> int:
 
 def claimed_by(slot: str) -> Claim:
     submitted()
-    held: Claim | None = in_transaction(attempts.claim, Queue.DEFAULT, slot, 60)
+    held: Claim | None = in_transaction(attempts.claim, [Queue.DEFAULT], slot, 60)
     assert held is not None
     return held
 
