@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import JSON, URL, BigInteger, DateTime, Dialect, Engine, MetaData, event
+from sqlalchemy import JSON, URL, BigInteger, DateTime, Dialect, Engine, MetaData, Table, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -134,6 +134,11 @@ class Base(DeclarativeBase):
     }
 
 
+def table_of(model: type[Base]) -> Table:
+    """A model's table, for statements that are made once and run often."""
+    return cast(Table, model.__table__)
+
+
 db = SQLAlchemy(metadata=Base.metadata, session_options={"expire_on_commit": False})
 migrate = Migrate(compare_type=True, render_as_batch=True)
 
@@ -192,6 +197,22 @@ def _turn(session: Session) -> Iterator[None]:
 def after_commit(session: Session, callback: Callable[[], None]) -> None:
     """Run the callback once the session's `transaction()` has committed; never if it rolls back."""
     session.info.setdefault("after_commit", []).append(callback)
+
+
+def survive_crashes_alone(engine: Engine) -> None:
+    """Commit on SQLite from now on without waiting for the disk, in this process.
+
+    What is committed survives whatever happens to processes. After a loss of power the last
+    commits may be missing, of this process and nobody else: attempts then run again.
+    """
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _relax)
+
+
+def _relax(connection: DBAPIConnection, _record: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()
 
 
 def engine_options(url: URL) -> dict[str, Any]:

@@ -7,14 +7,20 @@ dead and comes back changes nothing, because the row's token is another's by the
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import (
     ColumnElement,
+    Float,
+    Integer,
     Result,
     Row,
     Select,
+    String,
+    Update,
+    bindparam,
     case,
     false,
     func,
@@ -26,7 +32,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from backend.db import db_now
+from backend.db import db_now, table_of
 from backend.jobs.ledger import TOLD, record_event
 from backend.jobs.models import (
     IS_LEASED,
@@ -39,6 +45,9 @@ from backend.jobs.models import (
 )
 from backend.jobs.signals import announce
 from backend.jobs.states import ENDED, READY, JobState
+
+_jobs, _attempts, _pauses = map(table_of, (Job, Attempt, Pause))
+_NOBODY: ColumnElement[str] = literal("")
 
 OVERDUE_SECONDS = 20.0  # what a job waits at most behind those that go before it
 
@@ -101,85 +110,80 @@ class Level:
     priority: int
 
 
-def next_ready(queue: str, worker: str = "") -> Select[UUID]:
-    """The job that a queue's next free slot should take.
+def ready_in(queue: ColumnElement[str], worker: ColumnElement[str] = _NOBODY) -> Select[UUID]:
+    """The jobs that a queue's slots may take, in the order in which they should.
 
     The message that woke the worker says that there may be work, but the ledger chooses: the
     most urgent that is due, whose owner's turn it is. So order, pauses and fairness are decided
     here and not by the broker, and a lost or doubled message costs nothing.
     """
     return (
-        select(Job.id)
-        .where(Job.queue == queue, IS_READY, Job.run_at <= db_now(), *_not_paused(worker))
-        .order_by(Job.priority.desc(), Job.turn_at, Job.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
+        select(_jobs.c.id)
+        .where(_jobs.c.queue == queue, IS_READY, _jobs.c.run_at <= db_now(), *_not_paused(worker))
+        .order_by(_jobs.c.priority.desc(), _jobs.c.turn_at, _jobs.c.id)
     )
 
 
-def overdue(level: Level, worker: str = "") -> Select[UUID]:
+def next_ready(queue: ColumnElement[str], worker: ColumnElement[str] = _NOBODY) -> Select[UUID]:
+    """The job that a queue's next free slot should take; no other slot waits for its row."""
+    return ready_in(queue, worker).limit(1).with_for_update(skip_locked=True)
+
+
+def overdue(
+    queue: ColumnElement[str], priority: ColumnElement[int], worker: ColumnElement[str]
+) -> Select[UUID]:
     """The job that has waited for too long at a level, if there is one."""
-    return next_ready(level.queue, worker).where(
-        Job.priority <= level.priority, Job.run_at <= db_now(-OVERDUE_SECONDS)
+    return next_ready(queue, worker).where(
+        _jobs.c.priority <= priority, _jobs.c.run_at <= db_now(-OVERDUE_SECONDS)
     )
 
 
-def _not_paused(worker: str) -> tuple[ColumnElement[bool], ...]:
+def _not_paused(worker: ColumnElement[str]) -> tuple[ColumnElement[bool], ...]:
     def names(scope: PauseScope) -> Select[str]:
-        return select(Pause.name).where(Pause.scope == scope)
+        return select(_pauses.c.name).where(_pauses.c.scope == scope)
 
     return (
-        Job.queue.not_in(names(PauseScope.QUEUE)),
-        Job.kind.not_in(names(PauseScope.KIND)),
-        literal(worker).not_in(names(PauseScope.WORKER)),
+        _jobs.c.queue.not_in(names(PauseScope.QUEUE)),
+        _jobs.c.kind.not_in(names(PauseScope.KIND)),
+        worker.not_in(names(PauseScope.WORKER)),
     )
 
 
-def claim(
-    session: Session,
-    queues: Sequence[str],
-    slot: str,
-    lease_seconds: float,
-    *,
-    aged: Level | None = None,
-) -> Claim | None:
-    """Take the next job of the queues, the first first. None when there is nothing to do.
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Who claims. `name` is `<worker>/<process id>`, `queues` what it serves, the first first."""
 
-    One conditional UPDATE: of two slots that want the same job, one finds no row. `slot` is
-    `<worker>/<process id>`. A job that is overdue at the level `aged` goes before all others: a
-    slot that asks for each level now and then leaves none of them waiting for ever.
+    name: str
+    queues: tuple[str, ...]
+    lease_seconds: float
+
+
+def claim(session: Session, slot: Slot, *, aged: Level | None = None) -> Claim | None:
+    """Take the next job of the slot's queues. None when there is nothing to do.
+
+    One conditional UPDATE: of two slots that want the same job, one finds no row. A job that is
+    overdue at the level `aged` goes before all others: a slot that asks for each level now and
+    then leaves none of them waiting for ever.
     """
-    worker = slot.rpartition("/")[0]
-    chosen = [next_ready(queue, worker).scalar_subquery() for queue in queues]
+    token = uuid4()
+    values = {
+        "worker": slot.name.rpartition("/")[0],
+        "slot": slot.name,
+        "lease_seconds": slot.lease_seconds,
+        "new_token": token,
+    }
     if aged is not None:
-        chosen.insert(0, overdue(aged, worker).scalar_subquery())
-    job = session.execute(
-        update(Job)
-        .where(Job.id == func.coalesce(*chosen, null()), IS_READY)
-        .values(
-            state=JobState.RUNNING,
-            attempt=Job.attempt + 1,
-            token=uuid4(),
-            lease_expires_at=db_now(lease_seconds),
-            started_at=db_now(),
-            worker=slot,
-            version=Job.version + 1,
-        )
-        .returning(*TOLD, *_CLAIMED),
-        execution_options={"synchronize_session": False},
-    ).one_or_none()
+        values |= {"aged_queue": aged.queue, "aged_priority": aged.priority}
+    job = session.execute(_claiming(slot.queues, aged is not None), values).one_or_none()
     if job is None:
         return None
-    session.execute(
-        insert(Attempt).values(
-            job_id=job.id, number=job.attempt, token=job.token, worker=slot, started_at=db_now()
-        )
-    )
+    begun = {"job_id": job.id, "number": job.attempt, "token": token, "worker": slot.name}
+    session.execute(_BEGINNING, begun)
     record_event(session, job)
     announce(session, job)
     return Claim(
         job_id=job.id,
-        token=job.token,
+        token=token,
         attempt=job.attempt,
         attempts_left=job.max_attempts - (job.attempt - job.uncharged),
         kind=job.kind,
@@ -191,15 +195,45 @@ def claim(
     )
 
 
-_CLAIMED = (
-    Job.token,
-    Job.uncharged,
-    Job.max_attempts,
-    Job.kind,
-    Job.params,
-    Job.checkpoint,
-    Job.request_id,
-)
+# The statements of the way that every job goes are made once: SQLAlchemy takes longer to build
+# one than to run it. Their parameters have names that no column has.
+
+
+@cache
+def _claiming(queues: tuple[str, ...], aged: bool) -> Update:
+    worker = bindparam("worker", type_=String)
+    chosen = [next_ready(literal(queue), worker).scalar_subquery() for queue in queues]
+    if aged:
+        level = overdue(
+            bindparam("aged_queue", type_=String), bindparam("aged_priority", type_=Integer), worker
+        )
+        chosen.insert(0, level.scalar_subquery())
+    return (
+        update(_jobs)
+        # Spelled otherwise than IS_READY, or SQLite would look through all that are.
+        .where(_jobs.c.id == func.coalesce(*chosen, null()), _jobs.c.state.in_(READY))
+        .values(
+            state=JobState.RUNNING,
+            attempt=_jobs.c.attempt + 1,
+            token=bindparam("new_token", type_=_jobs.c.token.type),
+            lease_expires_at=db_now(bindparam("lease_seconds", type_=Float)),
+            started_at=db_now(),
+            worker=bindparam("slot"),
+            version=_jobs.c.version + 1,
+        )
+        .returning(
+            *TOLD,
+            _jobs.c.uncharged,
+            _jobs.c.max_attempts,
+            _jobs.c.kind,
+            _jobs.c.params,
+            _jobs.c.checkpoint,
+            _jobs.c.request_id,
+        )
+    )
+
+
+_BEGINNING = insert(_attempts).values(started_at=db_now())
 
 
 def renew(session: Session, held: Fence, lease_seconds: float) -> Lease | None:
@@ -273,48 +307,27 @@ def save_checkpoint(session: Session, held: Fence, state: dict[str, Any]) -> boo
 
 def finish(session: Session, held: Fence, result: dict[str, Any]) -> Row[Any] | None:
     """End the attempt and its job as succeeded; None when it is no longer this attempt's."""
-    return _end(
-        session,
-        held,
-        JobState.SUCCEEDED,
-        outcome="succeeded",
-        result=result,
-        percent=100.0,
-        message="Done",
-        error=None,
-        error_code=None,
-    )
+    return _end(session, held, _FINISHING, "succeeded", new_result=result)
 
 
 def fail(
     session: Session, held: Fence, error: str, *, code: str, outcome: str = "failed"
 ) -> Row[Any] | None:
     """End the attempt and its job as failed."""
-    return _end(
-        session, held, JobState.FAILED, outcome=outcome, note=error, error=error, error_code=code
-    )
+    return _end(session, held, _FAILING, outcome, error, new_error=error, new_code=code)
 
 
 def stop(session: Session, held: Fence, outcome: str = "cancelled") -> Row[Any] | None:
     """End the attempt and its job as cancelled."""
-    return _end(session, held, JobState.CANCELLED, outcome=outcome, message="Cancelled")
+    return _end(session, held, _STOPPING, outcome)
 
 
 def try_later(
     session: Session, held: Fence, error: str, *, code: str, wait_seconds: float
 ) -> Row[Any] | None:
     """End the attempt; its job is due again after the wait, by the database's clock."""
-    return _end(
-        session,
-        held,
-        JobState.RETRYING,
-        outcome="failed",
-        note=error,
-        error=error,
-        error_code=code,
-        run_at=db_now(wait_seconds),
-        turn_at=db_now(wait_seconds),
-    )
+    values = {"new_error": error, "new_code": code, "wait_seconds": wait_seconds}
+    return _end(session, held, _TRYING_LATER, "failed", error, **values)
 
 
 def give_back(
@@ -324,15 +337,7 @@ def give_back(
 
     A deploy's hand-back is not charged; a lost worker's attempt is.
     """
-    return _end(
-        session,
-        held,
-        JobState.QUEUED,
-        outcome=outcome,
-        note=note,
-        uncharged=Job.uncharged + (0 if charged else 1),
-        run_at=db_now(),
-    )
+    return _end(session, held, _GIVING_BACK, outcome, note, free=0 if charged else 1)
 
 
 def lose(session: Session, held: Fence, reason: str) -> Row[Any] | None:
@@ -375,33 +380,67 @@ def _write(session: Session, held: Fence, **values: Any) -> Row[Any] | None:
 def _end(
     session: Session,
     held: Fence,
-    state: JobState,
-    *,
+    statement: Update,
     outcome: str,
     note: str | None = None,
     **values: Any,
 ) -> Row[Any] | None:
     """The one way in which an attempt ends, whatever becomes of its job."""
-    # What is asked to stop does not run again, whyever its attempt ended.
-    stops = (Job.state == JobState.CANCELLING) if state in READY else false()
-    job = _write(
-        session,
-        held,
-        state=case((stops, literal(JobState.CANCELLED)), else_=literal(state)),
-        # Whoever still writes under it comes too late, whatever the job does next.
-        token=None,
-        lease_expires_at=None,
-        ended_at=case((stops, db_now()), else_=db_now() if state in ENDED else None),
-        version=Job.version + 1,
-        **values,
-    )
+    of = {"held_job": held.job_id, "held_token": held.token}
+    job: Row[Any] | None = session.execute(statement, of | values).one_or_none()
     if job is None:
         return None
     session.execute(
-        update(Attempt)
-        .where(Attempt.token == held.token)
-        .values(ended_at=db_now(), outcome=outcome, error=note)
+        _ENDING_ATTEMPT, {"held_token": held.token, "new_outcome": outcome, "new_error": note}
     )
     record_event(session, job, note)
     announce(session, job)
     return job
+
+
+def _ending(state: JobState, **values: Any) -> Update:
+    # What is asked to stop does not run again, whyever its attempt ended.
+    stops = (_jobs.c.state == JobState.CANCELLING) if state in READY else false()
+    return (
+        update(_jobs)
+        .where(
+            _jobs.c.id == bindparam("held_job"),
+            _jobs.c.token == bindparam("held_token"),
+            IS_LEASED,
+        )
+        .values(
+            state=case((stops, literal(JobState.CANCELLED)), else_=literal(state)),
+            # Whoever still writes under it comes too late, whatever the job does next.
+            token=None,
+            lease_expires_at=None,
+            ended_at=case((stops, db_now()), else_=db_now() if state in ENDED else None),
+            version=_jobs.c.version + 1,
+            **values,
+        )
+        .returning(*TOLD)
+    )
+
+
+_ERROR: dict[str, Any] = {"error": bindparam("new_error"), "error_code": bindparam("new_code")}
+_FINISHING = _ending(
+    JobState.SUCCEEDED,
+    result=bindparam("new_result", type_=_jobs.c.result.type),
+    percent=100.0,
+    message="Done",
+    error=None,
+    error_code=None,
+)
+_FAILING = _ending(JobState.FAILED, **_ERROR)
+_STOPPING = _ending(JobState.CANCELLED, message="Cancelled")
+_LATER = db_now(bindparam("wait_seconds", type_=Float))
+_TRYING_LATER = _ending(JobState.RETRYING, run_at=_LATER, turn_at=_LATER, **_ERROR)
+_GIVING_BACK = _ending(
+    JobState.QUEUED,
+    run_at=db_now(),
+    uncharged=_jobs.c.uncharged + bindparam("free", type_=Integer),
+)
+_ENDING_ATTEMPT = (
+    update(_attempts)
+    .where(_attempts.c.token == bindparam("held_token"))
+    .values(ended_at=db_now(), outcome=bindparam("new_outcome"), error=bindparam("new_error"))
+)

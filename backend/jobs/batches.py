@@ -29,7 +29,7 @@ from backend.db import db_now
 from backend.errors import Conflict
 from backend.jobs import ledger
 from backend.jobs.kinds import JobKind
-from backend.jobs.ledger import AS_WRITTEN, FRESH, new_job, record_event
+from backend.jobs.ledger import AS_WRITTEN, FRESH, new_row, record_event
 from backend.jobs.models import IS_ACTIVE, IS_PARKED, Artifact, Job, JobEvent
 from backend.jobs.signals import announce, ring
 from backend.jobs.states import ACTIVE, ENDED, JobState
@@ -58,7 +58,8 @@ def submit_batch(
     `params`. Children may be a generator: rows are written a thousand at a time.
     """
     turn = ledger.turns(session, each.queue, owner_id)
-    parent = new_job(closing, owner_id, params, next(turn), state=JobState.WAITING, label=label)
+    values = new_row(closing, owner_id, params, next(turn), state=JobState.WAITING, label=label)
+    parent = Job(**values)
     parent.stage = next(iter(closing.stages))
     parent.items_total = len(children) if isinstance(children, Sized) else 0
     parent.items_done = 0
@@ -68,17 +69,16 @@ def submit_batch(
     announce(session, parent)
     total = 0
     for run in _in_runs(children):
-        rows = [new_job(each, owner_id, values, next(turn), label=label) for label, values in run]
-        for number, row in enumerate(rows, start=total):
-            row.parent_id, row.item = parent.id, number
-        session.add_all(rows)
-        session.flush()
-        ledger.hold_inputs(session, each, rows)
+        rows = [
+            new_row(each, owner_id, values, next(turn), label=label)
+            | {"parent_id": parent.id, "item": number}
+            for number, (label, values) in enumerate(run, start=total)
+        ]
+        session.execute(insert(Job), rows)
+        ledger.hold_inputs(session, each, ((row["id"], row["params"]) for row in rows))
         if total < RINGS_AT_ONCE:
-            ring(session, each.queue, [row.id for row in rows[: RINGS_AT_ONCE - total]])
+            ring(session, each.queue, [row["id"] for row in rows[: RINGS_AT_ONCE - total]])
         total += len(rows)
-        for row in rows:
-            session.expunge(row)
     parent.items_total = total
     if total == 0:
         release(session, parent.id)

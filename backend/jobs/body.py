@@ -15,7 +15,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from sqlalchemy.orm import Session
 from backend.config import Settings
 from backend.db import AWAY, db, transaction
 from backend.jobs import actions, attempts, workspace
-from backend.jobs.attempts import Claim, Level
+from backend.jobs.attempts import Claim, Level, Slot
 from backend.jobs.kinds import Kinds
 from backend.jobs.outcomes import PAUSE_SECONDS, Call, Outcome, Voice, unknown_kind
 from backend.jobs.shared_page import SharedPage
@@ -48,10 +48,9 @@ MOST_GROWTH_KIB = 64 * 1024  # of its memory, over all its attempts
 
 @dataclass(slots=True, kw_only=True)
 class Body:
-    """The process: its slot's name and queues, and its ends of what joins it to the slot."""
+    """The process: whose slot it is, and its ends of what joins it to the slot's own."""
 
-    slot: str
-    queues: Sequence[str]
+    slot: Slot
     settings: Settings
     kinds: Kinds
     page: SharedPage
@@ -99,9 +98,8 @@ class Body:
         aged = None
         if random.random() < AGED_SHARE:  # noqa: S311 - a lot, not a secret
             priority = random.randint(0, HIGHEST_PRIORITY)  # noqa: S311
-            aged = Level(random.choice(self.queues), priority)  # noqa: S311
-        lease_seconds = self.settings.lease_seconds
-        return attempts.claim(session, self.queues, self.slot, lease_seconds, aged=aged)
+            aged = Level(random.choice(self.slot.queues), priority)  # noqa: S311
+        return attempts.claim(session, self.slot, aged=aged)
 
     def _attempt(self, held: Claim) -> Claim | None:
         """Run a job to its end; return the next one."""
@@ -110,7 +108,7 @@ class Body:
             request_id=held.request_id,
             job_id=str(held.job_id),
             attempt=held.attempt,
-            worker=self.slot,
+            worker=self.slot.name,
         )
         started, before = time.monotonic(), _Traces.now()
         self.page.begin(held)

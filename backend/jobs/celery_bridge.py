@@ -39,14 +39,17 @@ from sqlalchemy.exc import SQLAlchemyError
 from backend.config import Settings
 from backend.db import db
 from backend.jobs import metrics, processes, steward, workers, workspace
+from backend.jobs.attempts import Slot
+from backend.jobs.batches import RINGS_AT_ONCE as MOST_WAITING
 from backend.jobs.kinds import Queue
-from backend.jobs.runner import Slot
+from backend.jobs.runner import Watch
 
 log = structlog.get_logger(__name__)
 
 TASK = "sluice.run"
 BROKER_SECONDS = 1.0  # how long a publish may take before the steward is left to ring
 BREAK_SECONDS = 2.0  # after a failed publish, nothing is tried for so long
+LOOK_AFTER_RINGS = 20  # rings for a queue between two looks at how many messages wait in it
 
 
 class PatientDispatcher(EventDispatcher):  # type: ignore[misc] # Celery ships no types
@@ -136,7 +139,8 @@ def make_celery(app: Flask) -> Celery:
         """Run what is ready in the slot's queues, until nothing is."""
         queues = tuple(self.app.amqp.queues.consume_from)
         with app.app_context():
-            _slot(f"{self.request.hostname}/{os.getpid()}", queues).serve()
+            name = f"{self.request.hostname}/{os.getpid()}"
+            _watch(Slot(name, queues, settings.lease_seconds)).serve()
 
     return celery
 
@@ -151,13 +155,17 @@ def _claim_no_more(**_: object) -> None:
 
 
 @cache
-def _slot(name: str, queues: tuple[str, ...]) -> Slot:
-    """The slot of this process."""
-    return Slot(name=name, queues=queues, is_closing=lambda: bool(_closing[0]))
+def _watch(slot: Slot) -> Watch:
+    """The watch of this process, which keeps the attempts' process from message to message."""
+    return Watch(slot, is_closing=lambda: bool(_closing[0]))
 
 
 class BrokerDoorbell:
-    """Rings from a thread of its own: no request ever waits for the broker."""
+    """Rings from a thread of its own: no request ever waits for the broker.
+
+    A slot that was woken serves until nothing is ready, so a queue in which enough messages wait
+    for all slots needs no more of them: a hundred thousand jobs are not as many messages.
+    """
 
     def __init__(self, celery: Celery) -> None:
         self._celery = celery
@@ -165,7 +173,6 @@ class BrokerDoorbell:
         self._starting = threading.Lock()
         self._wanted: queue.SimpleQueue[tuple[str, Sequence[UUID]]] = queue.SimpleQueue()
         self._idle = threading.Event()
-        self._broken_until = 0.0
 
     def ring(self, queue_name: str, job_ids: Sequence[UUID]) -> None:
         """Send one message per job id, in the background."""
@@ -183,37 +190,77 @@ class BrokerDoorbell:
             self._idle.wait(timeout_seconds)
 
     def _serve(self) -> None:
-        connection = None
+        line = _Line(self._celery)
+        broken_until = 0.0
         while True:
             name, job_ids = self._wanted.get()
+            outcome = "failed"
             try:
-                if time.monotonic() >= self._broken_until:
-                    connection = connection or broker_connection(self._celery.conf.broker_url)
-                    self._send(connection, name, job_ids)
-                    metrics.RINGS.labels(name, "sent").inc(len(job_ids))
+                if time.monotonic() >= broken_until:
+                    outcome = "sent" if line.send(name, job_ids) else "spared"
             except Exception as error:  # noqa: BLE001 - a lost ring is rung again by the steward
                 log.warning("broker_unreachable", error=str(error)[:200])
-                metrics.RINGS.labels(name, "failed").inc(len(job_ids))
-                self._broken_until = time.monotonic() + BREAK_SECONDS
-                with suppress(Exception):
-                    connection and connection.release()
-                connection = None
+                broken_until = time.monotonic() + BREAK_SECONDS
+            metrics.RINGS.labels(name, outcome).inc(len(job_ids))
             if self._wanted.empty():
                 self._idle.set()
 
-    def _send(self, connection: Connection, name: str, job_ids: Sequence[UUID]) -> None:
-        with connection.channel() as channel, self._celery.amqp.Producer(channel) as producer:
-            for job_id in job_ids:
-                # With an id of its own, not the job's: a worker that has seen a task of the same id
-                # succeed takes the one that runs for done, and never stops it at a shutdown.
-                self._celery.send_task(
-                    TASK,
-                    args=(job_id.hex,),
-                    queue=name,
-                    producer=producer,
-                    retry=False,
-                    ignore_result=True,
-                )
+
+class _Line:
+    """The doorbell's connection to the broker, made when it is needed and again when it broke."""
+
+    def __init__(self, celery: Celery) -> None:
+        self._celery = celery
+        self._connection: Connection | None = None
+        self._producer: Any = None
+        self._room: dict[str, int] = {}  # how many more go out to a queue before it is looked at
+
+    def send(self, name: str, job_ids: Sequence[UUID]) -> int:
+        """Send one message per job id, up to what is of use; return how many."""
+        fresh = self._connection is None
+        try:
+            return self._send(name, job_ids)
+        except Exception:
+            self._hang_up()
+            if fresh:
+                raise
+        # It may have broken long ago, while nobody rang.
+        try:
+            return self._send(name, job_ids)
+        except Exception:
+            self._hang_up()
+            raise
+
+    def _send(self, name: str, job_ids: Sequence[UUID]) -> int:
+        if self._connection is None:
+            self._connection = broker_connection(self._celery.conf.broker_url)
+            self._producer = self._celery.amqp.Producer(self._connection.channel())
+        sent = 0
+        for job_id in job_ids[:MOST_WAITING]:
+            if self._room.get(name, 0) <= 0:
+                waiting = _depth(self._connection, name)
+                self._room[name] = min(LOOK_AFTER_RINGS, MOST_WAITING - waiting)
+            if self._room[name] <= 0:
+                break
+            self._room[name] -= 1
+            # With an id of its own, not the job's: a worker that has seen a task of the same id
+            # succeed takes the one that runs for done, and never stops it at a shutdown.
+            self._celery.send_task(
+                TASK,
+                args=(job_id.hex,),
+                queue=name,
+                producer=self._producer,
+                retry=False,
+                ignore_result=True,
+            )
+            sent += 1
+        return sent
+
+    def _hang_up(self) -> None:
+        with suppress(Exception):
+            self._connection and self._connection.release()
+        self._connection = self._producer = None
+        self._room.clear()
 
 
 def broker_connection(url: str) -> Connection:

@@ -72,9 +72,9 @@ Effect = Callable[["Session"], None]
 
 @dataclass(slots=True, kw_only=True)
 class JobContext:
-    """A running job's hands. In a unit test only the workspace need be given."""
+    """A running job's hands. In a unit test only the folder need be given."""
 
-    workspace: Path
+    folder: Path
     kind: JobKind[Any, Any] | None = None
     job_id: UUID = field(default_factory=uuid7)
     owner_id: int | None = None
@@ -85,6 +85,12 @@ class JobContext:
     keep_checkpoint: Callable[[dict[str, Any]], None] = lambda _state: None
     published: list[Published] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
+
+    @property
+    def workspace(self) -> Path:
+        """A scratch directory of the attempt's own, made when it is asked for."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return self.folder
 
     def track(
         self, stage: str, items: Iterable[T], *, total: int | None = None, noun: str = "item"

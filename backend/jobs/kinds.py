@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from functools import cache
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from marshmallow import Schema, fields
@@ -84,13 +85,23 @@ class JobKind(Generic[P, R]):
     hard_limit: timedelta = timedelta(minutes=35)
     stages: Mapping[str, float] = field(default_factory=lambda: {"work": 1.0})
 
+    @property
+    def params_schema(self) -> Schema:
+        """The schema of the parameters."""
+        return _made(self.params)
+
+    @property
+    def result_schema(self) -> Schema | None:
+        """The schema of the result, if it has one."""
+        return _made(self.result) if self.result else None
+
     def __call__(self, ctx: "JobContext", *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the declared function."""
         return self.function(ctx, *args, **kwargs)
 
     def inputs(self, params: Mapping[str, Any]) -> list[int]:
         """Return the ids of the stored files that a job with these parameters reads."""
-        declared = self.params().fields
+        declared = self.params_schema.fields
         return [
             value
             for name, value in params.items()
@@ -110,6 +121,12 @@ class JobKind(Generic[P, R]):
                 break
             before += weight
         return before / total, self.stages[stage] / total
+
+
+@cache
+def _made(schema: type[Schema]) -> Schema:
+    # Making a schema costs ten times what using it does, and it may be used by all threads.
+    return schema()
 
 
 def job(

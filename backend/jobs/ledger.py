@@ -5,9 +5,10 @@ writers of job rows. Every change of state is one conditional UPDATE, so that of
 one finds no row and does nothing. Services never commit: the caller owns the transaction.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, ParamSpec, TypeVar
+from uuid import UUID
 
 import structlog
 from sqlalchemy import (
@@ -19,14 +20,16 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    null,
     select,
     update,
 )
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session, aliased
+from uuid_utils.compat import uuid7
 
 from backend.clock import utc_now
-from backend.db import db_now
+from backend.db import db_now, table_of
 from backend.errors import Conflict, NotFound
 from backend.jobs.kinds import JobKind
 from backend.jobs.models import IS_ACTIVE, IS_READY, Job, JobEvent, JobInput
@@ -38,7 +41,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 # What watchers and events are told of a row that was written.
-TOLD = (Job.id, Job.owner_id, Job.parent_id, Job.state, Job.attempt, Job.version)
+TOLD = tuple(
+    table_of(Job).c[name] for name in ("id", "owner_id", "parent_id", "state", "attempt", "version")
+)
 # An UPDATE … RETURNING is the newest word on a row, over what the session had loaded before.
 AS_WRITTEN = {"populate_existing": True, "synchronize_session": False}
 
@@ -51,17 +56,17 @@ def submit(
     `params` are the function's own keyword arguments. Raises marshmallow's ValidationError if
     they are not what the kind's schema says.
     """
-    job = new_job(kind, owner_id, params, next(turns(session, kind.queue, owner_id)))
+    job = Job(**new_row(kind, owner_id, params, next(turns(session, kind.queue, owner_id))))
     session.add(job)
     session.flush()
-    hold_inputs(session, kind, [job])
+    hold_inputs(session, kind, [(job.id, job.params)])
     record_event(session, job)
     ring(session, job.queue, [job.id])
     announce(session, job)
     return job
 
 
-def new_job(
+def new_row(
     kind: JobKind[Any, Any],
     owner_id: int | None,
     params: Mapping[str, Any],
@@ -69,26 +74,27 @@ def new_job(
     *,
     state: JobState = JobState.QUEUED,
     label: str = "",
-) -> Job:
-    """Make a row for a kind, not yet added to a session. The params are checked and dumped."""
-    schema = kind.params()
+) -> dict[str, Any]:
+    """Make a row for a kind, as values of its columns. The params are checked and dumped."""
+    schema = kind.params_schema
     dumped = schema.dump(params)
     schema.load(dumped)
     context = structlog.contextvars.get_contextvars()
-    return Job(
-        kind=kind.name,
-        owner_id=owner_id,
-        label=label,
-        queue=kind.queue,
-        priority=kind.priority,
-        state=state,
-        params=dumped,
-        created_at=utc_now(),
-        run_at=turn.due_at,
-        turn_at=turn.at,
-        max_attempts=kind.retry.attempts,
-        request_id=context.get("request_id", ""),
-    )
+    return {
+        "id": uuid7(),
+        "kind": kind.name,
+        "owner_id": owner_id,
+        "label": label,
+        "queue": kind.queue,
+        "priority": kind.priority,
+        "state": state,
+        "params": dumped,
+        "created_at": utc_now(),
+        "run_at": turn.due_at,
+        "turn_at": turn.at,
+        "max_attempts": kind.retry.attempts,
+        "request_id": context.get("request_id", ""),
+    }
 
 
 class Turn(NamedTuple):
@@ -107,20 +113,24 @@ def turns(session: Session, queue: str, owner_id: int | None) -> Iterator[Turn]:
     last = select(func.max(Job.turn_at)).where(
         Job.queue == queue, Job.owner_id == owner_id, IS_READY
     )
+    # The system's own jobs are few, and wait for nobody.
+    behind = null() if owner_id is None else last.scalar_subquery()
     # The database's time, so that a web machine whose clock is fast delays nothing.
-    now, behind = session.execute(select(db_now(), last.scalar_subquery())).one()
-    turn = max(now, behind + TURN) if behind is not None and owner_id is not None else now
+    now, last_turn = session.execute(select(db_now(), behind)).one()
+    turn = max(now, last_turn + TURN) if last_turn is not None else now
     while True:
         yield Turn(now, turn)
         turn += TURN
 
 
-def hold_inputs(session: Session, kind: JobKind[Any, Any], jobs: Sequence[Job]) -> None:
-    """Record which stored files the new jobs of a kind read."""
+def hold_inputs(
+    session: Session, kind: JobKind[Any, Any], jobs: Iterable[tuple[UUID, Mapping[str, Any]]]
+) -> None:
+    """Record which stored files the new jobs of a kind read, by their ids and parameters."""
     rows = [
-        {"job_id": job.id, "file_id": file_id}
-        for job in jobs
-        for file_id in dict.fromkeys(kind.inputs(job.params))
+        {"job_id": job_id, "file_id": file_id}
+        for job_id, params in jobs
+        for file_id in dict.fromkeys(kind.inputs(params))
     ]
     if rows:
         session.execute(insert(JobInput), rows)
@@ -229,16 +239,17 @@ def remove(session: Session, job: Job) -> None:
 
 def record_event(session: Session, job: Job | Row[Any], note: str | None = None) -> None:
     """Record the job's present state as an event."""
-    session.execute(
-        insert(JobEvent).values(
-            job_id=job.id,
-            owner_id=job.owner_id if job.parent_id is None else None,
-            at=db_now(),
-            state=job.state,
-            attempt=job.attempt or 0,
-            note=note,
-        )
-    )
+    event = {
+        "job_id": job.id,
+        "owner_id": job.owner_id if job.parent_id is None else None,
+        "state": job.state,
+        "attempt": job.attempt or 0,
+        "note": note,
+    }
+    session.execute(_HAPPENING, event)
+
+
+_HAPPENING = insert(table_of(JobEvent)).values(at=db_now())
 
 
 def move(

@@ -71,7 +71,7 @@ class Call:
 
     def __post_init__(self) -> None:
         self.ctx = JobContext(
-            workspace=workspace.workspace_of(self.settings, self.held),
+            folder=workspace.workspace_of(self.settings, self.held),
             kind=self.kind,
             job_id=self.held.job_id,
             owner_id=self.held.owner_id,
@@ -125,7 +125,6 @@ class Call:
         return Outcome("failed", later)
 
     def _results(self) -> tuple[dict[str, Any], list[artifacts.Record]]:
-        self.ctx.workspace.mkdir(parents=True, mode=0o700)
         result = self._dumped(self.kind(self.ctx, **self._params()))
         if not self.ctx.published:
             return result, []
@@ -138,16 +137,16 @@ class Call:
 
     def _params(self) -> dict[str, Any]:
         try:
-            params: dict[str, Any] = self.kind.params().load(self.held.params)
+            params: dict[str, Any] = self.kind.params_schema.load(self.held.params)
         except ValidationError as error:
             sentence = f"The job's parameters are not valid: {error.messages}"
             raise InvalidInput(sentence, code="invalid_params") from None
         return params
 
     def _dumped(self, value: Any) -> dict[str, Any]:
-        if self.kind.result is None:
+        schema = self.kind.result_schema
+        if schema is None:
             return dict(value or {})
-        schema = self.kind.result()
         result: dict[str, Any] = schema.dump(value)
         wrong = schema.validate(result)
         if wrong:

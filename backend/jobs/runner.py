@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -28,9 +28,9 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from backend.config import Settings
-from backend.db import db, transaction
+from backend.db import db, survive_crashes_alone, transaction
 from backend.jobs import actions, attempts, metrics, processes, workspace
-from backend.jobs.attempts import Fence, Lease, Line
+from backend.jobs.attempts import Fence, Lease, Line, Slot
 from backend.jobs.body import GO, IDLE, NOT_RECORDED, RETIRED, Body
 from backend.jobs.kinds import JobKind, Kinds
 from backend.jobs.models import IS_LEASED, Attempt, Job
@@ -64,15 +64,14 @@ class Watched:
     why: Why | None = None  # it was killed
 
 
-@dataclass(slots=True, kw_only=True)
-class Slot:
-    """Serves queues with one attempt at a time. Its name is `<worker>/<process id>`.
+@dataclass(slots=True)
+class Watch:
+    """Has a slot's attempts run, one at a time, and watches over them.
 
     `is_closing` says whether the worker is to end: nothing more is claimed then.
     """
 
-    name: str
-    queues: Sequence[str]
+    slot: Slot
     is_closing: Callable[[], bool] = lambda: False
     settings: Settings = field(default_factory=lambda: current_app.config["SLUICE"])
     page: SharedPage = field(default_factory=SharedPage)
@@ -98,7 +97,7 @@ class Slot:
                 if code is None:
                     break
                 if code != RETIRED and self.page.count - first == done:
-                    log.error("attempts_cannot_begin", worker=self.name, exit_code=code)
+                    log.error("attempts_cannot_begin", worker=self.slot.name, exit_code=code)
                     break
         return self.page.count - first
 
@@ -183,10 +182,10 @@ class Slot:
         code = CRASHED
         try:
             processes.lead_a_group(parent, ENDINGS)
+            survive_crashes_alone(db.engine)
             kinds: Kinds = current_app.extensions["sluice.kinds"]
             code = Body(
-                slot=self.name,
-                queues=self.queues,
+                slot=self.slot,
                 settings=self.settings,
                 kinds=kinds,
                 page=self.page,
@@ -355,7 +354,7 @@ class Slot:
     def _ids(self, fence: Fence) -> dict[str, Any]:
         """What a line of the log has to find an attempt by."""
         begun = self.page.current()
-        ids = {"job_id": str(fence.job_id), "attempt": fence.attempt, "worker": self.name}
+        ids = {"job_id": str(fence.job_id), "attempt": fence.attempt, "worker": self.slot.name}
         return {**ids, "request_id": begun.request_id} if begun and begun.fence == fence else ids
 
     def _seconds(self, fence: Fence) -> float:
@@ -364,7 +363,9 @@ class Slot:
 
     def _settle(self, code: int) -> None:
         """Record the end of attempts whose process could not."""
-        mine = sql_select(Job).where(IS_LEASED, Job.worker == self.name, Job.token.is_not(None))
+        mine = sql_select(Job).where(
+            IS_LEASED, Job.worker == self.slot.name, Job.token.is_not(None)
+        )
         with transaction() as session:
             for job in session.scalars(mine).all():
                 fence = attempts.fence_of(job)

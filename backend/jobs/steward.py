@@ -4,16 +4,18 @@ Every duty is made of conditional updates, so two stewards that run at once shar
 never do it twice.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from uuid import UUID
 
 import structlog
 from flask import current_app
-from sqlalchemy import exists, func, select
+from sqlalchemy import exists, literal, select
 from sqlalchemy.orm import aliased
 
 from backend.db import db, db_now, transaction
 from backend.jobs import actions, attempts, batches, metrics, schedules
-from backend.jobs.models import IS_LEASED, IS_PARKED, IS_READY, Job, Pause, PauseScope
+from backend.jobs.kinds import Queue
+from backend.jobs.models import IS_LEASED, IS_PARKED, Job
 from backend.jobs.states import ENDED
 
 log = structlog.get_logger(__name__)
@@ -92,28 +94,23 @@ def redispatch() -> int:
     """Ring where a queue has more jobs that are ready than messages to wake workers for them.
 
     So a broker that was down, or lost its memory, or a retry that came due, is made good; and
-    a backlog whose messages are all there, or a queue that is paused, is left alone.
+    a backlog whose messages are all there, or a queue that is paused, is left alone. However
+    long the backlog, no more messages wait than are of use.
     """
-    paused = exists().where(Pause.scope == PauseScope.QUEUE, Pause.name == Job.queue)
-    due = select(Job.queue, func.count()).where(IS_READY, Job.run_at <= db_now(), ~paused)
-    ready = dict(db.session.execute(due.group_by(Job.queue)).all())
+    ready = {queue: ids for queue in Queue if (ids := _ready(queue))}
     db.session.commit()
     if not ready:
         return 0
     depths = current_app.extensions["sluice.broker_depths"]()
-    return sum(_ring_for(queue, count - depths.get(queue, 0)) for queue, count in ready.items())
+    rung = 0
+    for queue, ids in ready.items():
+        missing = ids[: max(0, len(ids) - depths.get(queue, 0))]
+        if missing:
+            current_app.extensions["sluice.doorbell"].ring(queue, missing)
+            rung += len(missing)
+    return rung
 
 
-def _ring_for(queue: str, missing: int) -> int:
-    if missing <= 0:
-        return 0
-    candidates = (
-        select(Job.id)
-        .where(Job.queue == queue, IS_READY, Job.run_at <= db_now())
-        .order_by(Job.priority.desc(), Job.turn_at, Job.id)
-        .limit(min(missing, batches.RINGS_AT_ONCE))
-    )
-    ids = list(db.session.scalars(candidates))
-    db.session.commit()
-    current_app.extensions["sluice.doorbell"].ring(queue, ids)
-    return len(ids)
+def _ready(queue: Queue) -> Sequence[UUID]:
+    """The jobs that a queue's next slots would take, as many as are rung for at most."""
+    return db.session.scalars(attempts.ready_in(literal(queue)).limit(batches.RINGS_AT_ONCE)).all()

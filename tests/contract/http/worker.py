@@ -11,7 +11,8 @@ from flask import Flask
 
 from backend.app import create_app
 from backend.config import Settings
-from backend.jobs.runner import Slot
+from backend.jobs.attempts import Slot
+from backend.jobs.runner import Watch
 
 WORKER = "test@host/1"
 
@@ -24,12 +25,12 @@ def app_of(settings: str) -> Flask:
 def work(settings: str, queue: str) -> int:
     """Run a queue's jobs until none is ready; return how many attempts that took."""
     with app_of(settings).app_context():
-        return slot_of(settings, queue).serve()
+        return watch_of(settings, queue).serve()
 
 
 @cache
-def slot_of(settings: str, queue: str) -> Slot:
-    return Slot(name=WORKER, queues=[queue])
+def watch_of(settings: str, queue: str) -> Watch:
+    return Watch(Slot(WORKER, (queue,), lease_seconds=30))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from backend.app import create_app
 from backend.config import Settings
 from backend.db import Base, db, transaction
 from backend.jobs import Queue, attempts, submit
-from backend.jobs.attempts import Claim
+from backend.jobs.attempts import Claim, Slot
 from backend.jobs.kinds import JobKind, Kinds
 from backend.jobs.models import Job
 from tests import invariants
@@ -134,10 +134,15 @@ def submitted(kind: JobKind[..., Any] = probes.echo, **params: Any) -> Job:
         return submit(session, kind, OWNER, **params)
 
 
+def slot_of(*queues: str, name: str = "w@test/1", lease_seconds: float = 60) -> Slot:
+    """A slot that serves these queues."""
+    return Slot(name, queues, lease_seconds)
+
+
 def claimed(queue: str = Queue.DEFAULT, lease_seconds: float = 60) -> Claim:
     """The queue's next job, claimed."""
     with transaction() as session:
-        held = attempts.claim(session, [queue], "w@test/1", lease_seconds)
+        held = attempts.claim(session, slot_of(queue, lease_seconds=lease_seconds))
     assert held is not None, f"nothing was ready in {queue}"
     return held
 

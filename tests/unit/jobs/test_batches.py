@@ -23,6 +23,7 @@ from tests.unit.jobs.conftest import (
     now,
     on_both,
     race,
+    slot_of,
 )
 
 
@@ -195,7 +196,7 @@ def test_cancelling_a_batch_stops_what_waits_asks_what_runs_and_keeps_what_is_do
     in_transaction(attempts.stop, under_way)
     in_transaction(batches.release, parent.id)
     assert now(parent).state == "cancelled"
-    assert in_transaction(attempts.claim, [Queue.DEFAULT], "w/1", 60) is None
+    assert in_transaction(attempts.claim, slot_of(Queue.DEFAULT)) is None
 
 
 @on_both
@@ -235,7 +236,7 @@ def test_children_claimed_or_handed_back_during_a_cancel_stop_all_the_same(app: 
         held = [claimed() for _ in range(6)]
 
         def claim_on(session: Session, number: int) -> Claim | None:
-            return attempts.claim(session, [Queue.DEFAULT], "w/1", 60)
+            return attempts.claim(session, slot_of(Queue.DEFAULT))
 
         def hand_back(session: Session, number: int) -> None:
             attempts.give_back(session, held[number], "lost", note="gone", charged=True)  # noqa: B023

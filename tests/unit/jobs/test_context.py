@@ -32,7 +32,7 @@ class Listener:
 
 
 def context(tmp_path: Path, listener: Listener) -> JobContext:
-    return JobContext(workspace=tmp_path, kind=probes.items, reporter=listener)
+    return JobContext(folder=tmp_path, kind=probes.items, reporter=listener)
 
 
 def test_tracking_yields_the_items_and_says_how_far_it_is(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_fraction_out_of_bounds_is_kept_in_them(
 
 
 def test_a_direct_call_needs_nothing_but_a_folder(tmp_path: Path) -> None:
-    ctx = JobContext(workspace=tmp_path)
+    ctx = JobContext(folder=tmp_path)
     ctx.report("working", 0.5)
     ctx.log("a line")
     ctx.check_cancelled()

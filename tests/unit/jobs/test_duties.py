@@ -21,7 +21,7 @@ from tests.unit.jobs.conftest import OWNER, claimed, in_transaction, now, on_bot
 
 
 def clean_up(tmp_path: Path) -> dict[str, int]:
-    ctx = JobContext(workspace=tmp_path, kind=duties.clean_up)
+    ctx = JobContext(folder=tmp_path, kind=duties.clean_up)
     return dict(duties.clean_up(ctx))
 
 
@@ -188,7 +188,7 @@ def test_a_clean_up_that_is_cancelled_stops_between_two_rounds(
     monkeypatch.setattr(duties, "AT_ONCE", 1)
     for _ in range(3):
         ended(days_ago=31)
-    ctx = JobContext(workspace=tmp_path, kind=duties.clean_up)
+    ctx = JobContext(folder=tmp_path, kind=duties.clean_up)
     monkeypatch.setattr(type(ctx.reporter), "stop_wanted", True)
 
     with pytest.raises(Cancelled):

@@ -24,7 +24,7 @@ def read_page(ctx: JobContext, *, page: int) -> dict[str, object]:
 
 
 def test_calling_a_kind_calls_its_function_which_is_its_unit_test(tmp_path: Path) -> None:
-    assert read_page(JobContext(workspace=tmp_path), page=3) == {"page": 3, "attempt": 1}
+    assert read_page(JobContext(folder=tmp_path), page=3) == {"page": 3, "attempt": 1}
     assert (tmp_path / "page").read_text() == "3"
 
 

@@ -27,6 +27,7 @@ from tests.unit.jobs.conftest import (
     on_both,
     race,
     running,
+    slot_of,
     submitted,
 )
 
@@ -76,7 +77,7 @@ def test_a_job_of_a_transaction_that_rolls_back_never_was(app: Flask, bell: Bell
         in_transaction(submit_and_fail)
 
     assert db.session.scalar(select(func.count()).select_from(Job)) == 0
-    assert in_transaction(attempts.claim, [Queue.DEFAULT], "w/1", 60) is None
+    assert in_transaction(attempts.claim, slot_of(Queue.DEFAULT)) is None
     submitted()
     assert len(bell.rung) == 1
 
@@ -104,7 +105,7 @@ def test_a_queued_job_is_cancelled_at_once_and_never_runs(app: Flask) -> None:
     job = cancel(submitted())
 
     assert (job.state, job.cancel_requested_by) == ("cancelled", OWNER)
-    assert in_transaction(attempts.claim, [Queue.DEFAULT], "w/1", 60) is None
+    assert in_transaction(attempts.claim, slot_of(Queue.DEFAULT)) is None
 
 
 @on_both
@@ -160,7 +161,7 @@ def test_a_cancel_that_races_a_claim_either_prevents_it_or_reaches_the_attempt(a
     told = race(
         app,
         jobs,
-        lambda session, _: attempts.claim(session, [Queue.DEFAULT], "w/1", 60),
+        lambda session, _: attempts.claim(session, slot_of(Queue.DEFAULT)),
         lambda session, job: ledger.cancel(session, session.get_one(Job, job.id), by=OWNER).state,
     )
 
@@ -196,7 +197,7 @@ def many_running(count: int) -> list[Claim]:
         for _ in range(count):
             submit(session, probes.echo, OWNER, text="x")
     with transaction() as session:
-        held = [attempts.claim(session, [Queue.DEFAULT], "w/1", 600) for _ in range(count)]
+        held = [attempts.claim(session, slot_of(Queue.DEFAULT)) for _ in range(count)]
     return [claim for claim in held if claim]
 
 

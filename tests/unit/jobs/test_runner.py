@@ -39,9 +39,9 @@ from backend.jobs.context import Published
 from backend.jobs.kinds import Kinds
 from backend.jobs.models import Artifact, Attempt, Job, JobEvent, LogLine
 from backend.jobs.outcomes import LONGEST_LINE
-from backend.jobs.runner import Slot
+from backend.jobs.runner import Watch
 from tests.unit.jobs import probes
-from tests.unit.jobs.conftest import OWNER, now, on_both, submitted
+from tests.unit.jobs.conftest import OWNER, now, on_both, slot_of, submitted
 
 WORKER = "default@test/7"
 SLEEP = ["sleep", "1000"]
@@ -85,11 +85,11 @@ def do(submit_body: Do) -> Do:
 
 def run_next() -> int:
     """Run the next attempt, in a process of its own; return how many that were."""
-    slot = Slot(name=WORKER, queues=[Queue.DEFAULT])
+    watch = Watch(slot_of(Queue.DEFAULT, name=WORKER))
     try:
-        return slot.serve(1)
+        return watch.serve(1)
     finally:
-        slot.close()
+        watch.close()
 
 
 def attempts_of(job: Job) -> list[Attempt]:
@@ -547,12 +547,12 @@ def test_a_watch_that_fails_leaves_no_attempt_behind(
         (tmp_path / "pid").write_text(str(os.getpid()))
         sleep_on(tmp_path / "begun")
 
-    def fail(self: Slot) -> None:
+    def fail(self: Watch) -> None:
         wait_for((tmp_path / "begun").exists, "it has begun")
         raise RuntimeError("the watch is broken")
 
     job = submit_body(work)
-    monkeypatch.setattr(Slot, "_tend", fail)
+    monkeypatch.setattr(Watch, "_tend", fail)
     with pytest.raises(RuntimeError, match="the watch is broken"):
         run_next()
 

@@ -73,7 +73,7 @@ def test_a_backlog_whose_messages_are_all_there_is_left_alone(
     assert bell.rung == []
 
 
-def test_a_lost_backlog_is_rung_for_a_part_at_a_time(
+def test_for_a_long_backlog_as_many_messages_wait_as_are_of_use(
     app: Flask, bell: Bell, messages: SetDepths
 ) -> None:
     with transaction() as session:
@@ -83,7 +83,9 @@ def test_a_lost_backlog_is_rung_for_a_part_at_a_time(
 
     assert steward.redispatch() == batches.RINGS_AT_ONCE
     messages(default=100)
-    assert steward.redispatch() == batches.RINGS_AT_ONCE
+    assert steward.redispatch() == 0
+    messages(default=40)
+    assert steward.redispatch() == 60
 
 
 def test_a_retry_is_rung_for_once_it_is_due_and_not_before(
