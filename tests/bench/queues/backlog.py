@@ -116,6 +116,7 @@ def _ask_all(person: Person, started: datetime) -> dict[str, list[float]]:
 def _memory(site: Site, name: str, when: str, report: Report) -> None:
     """The memory of the web and the workers, these started for it and at work for a while."""
     site.start_workers()
+    site.drive("pick-up-high", 1, 0)  # until they serve; high jobs go before the backlog
     time.sleep(SETTLE_SECONDS)
     for program, title in (("web", "web"), ("worker-0", "worker"), ("worker-1", "beat")):
         mib = site.processes.proportional_bytes(program) / 2**20
