@@ -1,6 +1,6 @@
 """What can be done with accounts and log-ins. The caller owns the transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any, cast
 from uuid import UUID, uuid4
@@ -86,6 +86,17 @@ def find_signed_in(session: Session, user_id: int, family_id: UUID) -> User | No
             User.is_active,
         )
     )
+
+
+def live_families(session: Session, family_ids: Collection[UUID]) -> set[UUID]:
+    """Return those of these log-ins that have not ended, and whose users are active."""
+    if not family_ids:
+        return set()
+    query = select(AuthSession.id).join(User, AuthSession.user_id == User.id)
+    query = query.where(
+        AuthSession.id.in_(family_ids), IS_LIVE, AuthSession.expires_at > utc_now(), User.is_active
+    )
+    return set(session.scalars(query))
 
 
 def list_users(session: Session) -> Sequence[User]:
