@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     web_bind: str = "127.0.0.1:5003"
     web_workers: int = Field(2, ge=1)
     web_threads: int = Field(64, ge=4)
-    max_streams: int = Field(48, ge=1)
+    max_streams: int = Field(2000, ge=1)
     trusted_proxies: int = Field(0, ge=0)
 
     # Limits of what may be sent and kept
@@ -109,11 +109,6 @@ class Settings(BaseSettings):
                 f"LEASE_SECONDS is {self.lease_seconds:g}: it must be at least twice"
                 f" HEARTBEAT_SECONDS ({self.heartbeat_seconds:g})"
             )
-        if self.max_streams >= self.web_threads:
-            raise ValueError(
-                f"MAX_STREAMS is {self.max_streams}: it must be under WEB_THREADS"
-                f" ({self.web_threads}), or watchers would leave no thread for requests"
-            )
         return self
 
     @property
@@ -158,6 +153,11 @@ class Settings(BaseSettings):
         login = f":{password}@" if password else ""
         host = self.redis_host or "127.0.0.1"
         return f"redis://{login}{host}:{self.redis_port}/{self.redis_db}"
+
+    @property
+    def most_waiting(self) -> int:
+        """Threads of a web process that may wait for news; the others are left for requests."""
+        return self.web_threads * 3 // 4
 
     @property
     def lease(self) -> timedelta:

@@ -20,6 +20,7 @@ from backend.jobs import routes as jobs_routes
 from backend.jobs.celery_bridge import connect_broker
 from backend.jobs.kinds import JobKind
 from backend.jobs.live import connect_live
+from backend.jobs.relay import connect_relay
 from backend.ops import routes as ops_routes
 from backend.ops.metrics import count_requests
 from backend.storage.uploads import receive_uploads
@@ -29,6 +30,7 @@ EXTENSIONS: tuple[Callable[[Flask, Settings], None], ...] = (
     receive_uploads,
     connect_broker,
     connect_live,
+    connect_relay,
     count_requests,
 )
 

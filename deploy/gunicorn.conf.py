@@ -6,6 +6,7 @@ Started from the project's root: `gunicorn -c deploy/gunicorn.conf.py app_v2:app
 import ctypes
 import json
 import os
+import resource
 import signal
 import sys
 from http import HTTPStatus
@@ -13,8 +14,23 @@ from pathlib import Path
 from typing import Any
 
 from gunicorn import util
+from gunicorn.workers.gthread import ThreadWorker
 
 from backend.config import load_settings
+
+
+class LettingGo(ThreadWorker):
+    """gthread, of which an answer may take its connection along: then nothing is left to close."""
+
+    def finish_request(self, conn: Any, fs: Any) -> None:
+        """Close the connection, or keep it for the next request, if it is still here."""
+        if conn.sock.fileno() < 0:
+            self.nr_conns -= 1
+        else:
+            super().finish_request(conn, fs)
+
+
+DESCRIPTORS = 2048  # of a worker that has no streams; gunicorn lets in 1000 other connections
 
 settings = load_settings()
 metrics_dir = settings.prometheus_multiproc_dir
@@ -23,7 +39,7 @@ os.umask(0o077)
 
 bind = settings.web_bind
 workers = settings.web_workers
-worker_class = "gthread"
+worker_class = LettingGo
 threads = settings.web_threads
 umask = 0o077
 preload_app = False  # so that HUP gives new code to new workers while the old ones finish
@@ -61,16 +77,25 @@ util.write_error = write_error  # gunicorn has no setting for it
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Have the kernel tell a worker when its master was killed, so that it lets the port go."""
+    """Have the kernel tell a worker when its master was killed, so that it lets the port go.
+
+    And let it have a descriptor for each stream, whatever little the shell allows at first.
+    """
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = settings.max_streams + DESCRIPTORS
+    if resource.RLIM_INFINITY != now < wanted:
+        wanted = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)  # PR_SET_PDEATHSIG (prctl(2))
 
 
 def post_worker_init(worker: Any) -> None:
-    """Let those who wait for news go as soon as the worker is told to end."""
-    hub = getattr(worker.wsgi, "extensions", {}).get("sluice.hub")
-    if hub is not None:  # another application behind this configuration has none
-        hub.is_stopping = lambda: not worker.alive
+    """Hand over the streams, and let those who wait go as soon as the worker is told to end."""
+    extensions = getattr(worker.wsgi, "extensions", {})
+    if "sluice.hub" in extensions:  # another application behind this configuration has none
+        extensions["sluice.hub"].is_stopping = lambda: not worker.alive
+        extensions["sluice.relay"].is_served = True
 
 
 def on_starting(server: Any) -> None:

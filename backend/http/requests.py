@@ -99,6 +99,28 @@ def caller_has_gone() -> bool:
         return True
 
 
+def may_take_over() -> bool:
+    """Whether the answer to the current request can take its connection along.
+
+    Not through TLS in this process, nor where other answers share the connection (HTTP/2).
+    """
+    connection = request.environ.get("gunicorn.socket")
+    return (
+        type(connection) is socket.socket
+        and request.environ["SERVER_PROTOCOL"] in {"HTTP/1.0", "HTTP/1.1"}
+        and request.method == "GET"
+    )
+
+
+def take_over() -> socket.socket:
+    """Take the current request's connection from the server, which does nothing more with it.
+
+    The server must know of it: see `LettingGo` in deploy/gunicorn.conf.py.
+    """
+    connection: socket.socket = request.environ["gunicorn.socket"]
+    return socket.socket(fileno=connection.detach())
+
+
 def _too_large(_: RequestEntityTooLarge) -> Response:
     """Which of the form parser's bounds was passed is not told; so all are named."""
     sent = f"{request.content_length} bytes" if request.content_length else "more"

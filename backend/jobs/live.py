@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import redis
@@ -51,8 +51,15 @@ class SilentAnnouncer:
         """Say nothing."""
 
 
+class Listener(Protocol):
+    """Who hears the news that reaches this process."""
+
+    def hear(self, news: dict[str, Any]) -> None:
+        """Note the news if it is of interest, without waiting."""
+
+
 class Watcher:
-    """One who waits for changes of an owner's jobs, or of one job and its children."""
+    """A thread that waits for changes of an owner's jobs, or of one job and its children."""
 
     def __init__(self, owner_id: int, job_id: UUID | None) -> None:
         self._owner_id = owner_id
@@ -85,12 +92,15 @@ class Watcher:
 
 
 class Hub:
-    """One subscription per web process, shared by all its watchers; at most `limit` of them."""
+    """One subscription per web process, shared by all who listen.
+
+    Of these, at most `limit` are threads that wait.
+    """
 
     def __init__(self, address: str, limit: int) -> None:
         self._address = address
-        self._limit = limit
-        self._watchers: set[Watcher] = set()
+        self._seats = threading.Semaphore(limit)
+        self._listeners: set[Listener] = set()
         self._lock = threading.Lock()
         self._pid = 0
         # Whether this process is to end: watchers are let go then. The server sets it.
@@ -98,18 +108,24 @@ class Hub:
 
     @contextmanager
     def watch(self, owner_id: int, job_id: UUID | None = None) -> Iterator[Watcher | None]:
-        """Watch for as long as the block runs; None when too many do already."""
+        """Watch for as long as the block runs; None when too many threads wait already."""
+        if not self._seats.acquire(blocking=False):
+            yield None
+            return
         watcher = Watcher(owner_id, job_id)
-        with self._lock:
-            full = len(self._watchers) >= self._limit
-            if not full:
-                self._watchers.add(watcher)
-                self._listen()
         try:
-            yield None if full else watcher
+            self.subscribe(watcher)
+            yield watcher
         finally:
             with self._lock:
-                self._watchers.discard(watcher)
+                self._listeners.discard(watcher)
+            self._seats.release()
+
+    def subscribe(self, listener: Listener) -> None:
+        """Let somebody hear all news from now on."""
+        with self._lock:
+            self._listeners.add(listener)
+            self._listen()
 
     def _listen(self) -> None:
         if self._address and self._pid != os.getpid():
@@ -130,9 +146,9 @@ class Hub:
 
     def _spread(self, news: dict[str, Any]) -> None:
         with self._lock:
-            watchers = list(self._watchers)
-        for watcher in watchers:
-            watcher.hear(news)
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener.hear(news)
 
 
 def connect_live(app: Flask, settings: Settings) -> None:
@@ -140,7 +156,7 @@ def connect_live(app: Flask, settings: Settings) -> None:
     address = settings.redis_address
     announcer = RedisAnnouncer(address) if address else SilentAnnouncer()
     app.extensions["sluice.announcer"] = announcer
-    app.extensions["sluice.hub"] = Hub(address, settings.max_streams)
+    app.extensions["sluice.hub"] = Hub(address, settings.most_waiting)
 
 
 def _client(address: str, seconds: float | None) -> "redis.Redis":

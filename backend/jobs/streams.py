@@ -1,36 +1,49 @@
 """Waiting for a job: the long poll and Server-Sent Events (WHATWG HTML, section 9.2)."""
 
-import json
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from flask import Response, current_app, request, stream_with_context
+from werkzeug.http import http_date
 
 from backend.accounts.guards import LogIn
 from backend.db import db
 from backend.errors import InvalidInput, Unavailable
 from backend.http.headers import EVENT_ID
-from backend.http.requests import caller_has_gone
+from backend.http.requests import caller_has_gone, may_take_over, take_over
 from backend.jobs import queries
+from backend.jobs.follower import END, KEEPALIVE, Follower
 from backend.jobs.live import Hub, Watcher
 from backend.jobs.models import Job
-from backend.jobs.queries import Happened, Place
-from backend.jobs.schemas import JobSchema
-from backend.jobs.states import CLIENT_STATE
+from backend.jobs.queries import Place
+from backend.jobs.relay import (
+    GLANCE_SECONDS,
+    KEEPALIVE_SECONDS,
+    LOOK_SECONDS,
+    PAUSE_SECONDS,
+    Relay,
+)
 
-LOOK_SECONDS = 2.0  # how often the ledger is looked at when nothing is heard
-GLANCE_SECONDS = 0.25  # how often a waiting answer looks whether its caller is still there
-PAUSE_SECONDS = 0.2  # between two looks, however much is heard
-KEEPALIVE_SECONDS = 15.0
-MOST_ACTIVE = 200  # jobs whose state a new stream begins with
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+MEDIA_TYPE = "text/event-stream"
+FULL = "Too many streams are open on this server; poll, or try again shortly."
 
 
 def hub() -> Hub:
     """The process's hub of watchers."""
     found: Hub = current_app.extensions["sluice.hub"]
+    return found
+
+
+def relay() -> Relay:
+    """The process's relay of streams."""
+    found: Relay = current_app.extensions["sluice.relay"]
     return found
 
 
@@ -99,16 +112,10 @@ def last_event_id() -> Place | None:
 
 def job_stream(owner_id: int, job: Job, log_in: LogIn) -> Response:
     """The events of one job, until it has ended, is deleted, or the log-in is over."""
-    job_id, after = job.id, last_event_id()
-    if job.ended and after is not None and not queries.events_of_job(db.session(), job_id, after):
+    after = last_event_id()
+    if job.ended and after is not None and not queries.events_of_job(db.session(), job.id, after):
         return Response(status=204)  # nothing will come: the client need not reconnect
-
-    def look(_: Shown, cursor: Place) -> Seen:
-        # The job before its events: those of an end that was seen are there by then.
-        now = queries.among(db.session(), owner_id, {job_id})
-        return queries.events_of_job(db.session(), job_id, cursor), now
-
-    return _stream(owner_id, job_id, after, log_in, look)
+    return _stream(owner_id, job.id, log_in, after)
 
 
 def owner_stream(owner_id: int, log_in: LogIn) -> Response:
@@ -116,95 +123,69 @@ def owner_stream(owner_id: int, log_in: LogIn) -> Response:
 
     A batch speaks for its children.
     """
-
-    def look(shown: Shown, cursor: Place) -> Seen:
-        happened = queries.events_of_owner(db.session(), owner_id, cursor)
-        active = queries.active(db.session(), owner_id, MOST_ACTIVE)
-        of = {each.event.job_id for each in happened} | set(shown)
-        ended = queries.among(db.session(), owner_id, of - {job.id for job in active})
-        return happened, [*active, *ended]
-
-    return _stream(owner_id, None, last_event_id(), log_in, look)
+    return _stream(owner_id, None, log_in, last_event_id())
 
 
-Shown = dict[UUID, int]  # the version of each active job that the stream has shown
-Seen = tuple[Sequence[Happened], Sequence[Job]]
-
-
-def _stream(
-    owner_id: int,
-    job_id: UUID | None,
-    after: Place | None,
-    log_in: LogIn,
-    look: Callable[[Shown, Place], Seen],
-) -> Response:
-    watching = hub().watch(owner_id, job_id)
-    watcher = watching.__enter__()
-    if watcher is None:
-        watching.__exit__(None, None, None)
-        raise Unavailable("Too many streams are open on this server; poll, or try again shortly.")
-
-    def generate(watcher: Watcher) -> Iterator[str]:
-        cursor = after or queries.last_place(db.session(), owner_id, job_id)
-        shown: Shown = {}
-        spoke = time.monotonic()
-        yield f"retry: 2000\nid: {_id_of(cursor)}\n\n"
-        while True:
-            happened, jobs = look(shown, cursor)
-            said = [*map(_event, happened), *_changes(jobs, shown)]
-            cursor = happened[-1].place if happened else cursor
-            over = job_id is not None and not shown  # it has ended, or was deleted
-            over = over or not log_in.holds()
-            # Nothing is held while waiting: neither a connection nor a snapshot.
-            db.session.commit()
-            db.session.remove()
-            if said:
-                yield "".join(said)
-                spoke = time.monotonic()
-            elif time.monotonic() - spoke > KEEPALIVE_SECONDS:
-                yield ": still here\n\n"
-                spoke = time.monotonic()
-            if over:
-                yield "event: end\ndata: {}\n\n"
-                return
-            time.sleep(PAUSE_SECONDS if said else 0)
-            if not _rest(watcher, min(LOOK_SECONDS, log_in.seconds_left)):
-                return
-
-    response = Response(stream_with_context(generate(watcher)), mimetype="text/event-stream")
+def _stream(owner_id: int, job_id: UUID | None, log_in: LogIn, after: Place | None) -> Response:
+    follower = Follower(owner_id, job_id, log_in, after)
+    with ExitStack() as held:
+        if not relay().take_seat():
+            raise Unavailable(FULL)
+        held.callback(relay().leave_seat)
+        response: Response
+        if relay().is_served and may_take_over():
+            response = Relayed(follower)
+        else:
+            watcher = held.enter_context(hub().watch(owner_id, job_id))
+            if watcher is None:
+                raise Unavailable(FULL)
+            told = stream_with_context(_tell(follower, watcher))
+            response = Response(told, mimetype=MEDIA_TYPE)
+            response.call_on_close(held.pop_all().close)
+        held.pop_all()
     response.headers["X-Accel-Buffering"] = "no"
     response.headers["Cache-Control"] = "no-store"
-    response.call_on_close(lambda: watching.__exit__(None, None, None))
     return response
 
 
-def _changes(jobs: Sequence[Job], shown: Shown) -> Iterator[str]:
-    """A message for each job that has changed since it was shown; what is no more is forgotten."""
-    before = dict(shown)
-    shown.clear()
-    for job in jobs:
-        if not job.ended:
-            shown[job.id] = job.version
-        if before.get(job.id) != job.version:
-            yield _message("job", JobSchema().dump(job))
+class Relayed(Response):
+    """An answer that goes on over its connection without this thread: the relay tells it."""
+
+    default_mimetype = MEDIA_TYPE
+
+    def __init__(self, follower: Follower) -> None:
+        super().__init__()
+        self._follower = follower
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Any:
+        """Take the connection along; StopIteration tells gunicorn to do nothing more with it."""
+        # Without a length, the body lasts until the connection is closed (RFC 9112, section 6.3).
+        head = [f"HTTP/1.1 {self.status}", f"Date: {http_date()}", "Connection: close"]
+        head += [f"{name}: {value}" for name, value in self.headers if name != "Content-Length"]
+        relay().add(take_over(), self._follower, "\r\n".join([*head, "", ""]).encode("latin-1"))
+        raise StopIteration
 
 
-def _event(happened: Happened) -> str:
-    event = happened.event
-    content = {
-        "job_id": str(event.job_id),
-        "state": CLIENT_STATE[happened.state],
-        "attempt": event.attempt,
-        "note": event.note,
-        "at": event.at.isoformat(),
-    }
-    return _message("state", content, happened.place)
-
-
-def _id_of(place: Place) -> str:
-    return f"{place.txid}-{place.id}"
-
-
-def _message(event: str, content: dict[str, Any], place: Place | None = None) -> str:
-    head = f"id: {_id_of(place)}\n" if place is not None else ""
-    return f"{head}event: {event}\ndata: {json.dumps(content)}\n\n"
+def _tell(follower: Follower, watcher: Watcher) -> Iterator[str]:
+    """Tell the follower from the thread of its request, for servers that keep their connections."""
+    spoke = time.monotonic()
+    yield follower.opening()
+    while True:
+        seen = follower.look()
+        said = follower.tell(seen)
+        over = follower.is_over(seen) or not follower.log_in.holds()
+        # Nothing is held while waiting: neither a connection nor a snapshot.
+        db.session.commit()
+        db.session.remove()
+        if said:
+            yield said
+            spoke = time.monotonic()
+        elif time.monotonic() - spoke > KEEPALIVE_SECONDS:
+            yield KEEPALIVE
+            spoke = time.monotonic()
+        if over:
+            yield END
+            return
+        time.sleep(PAUSE_SECONDS if said else 0)
+        if not _rest(watcher, min(LOOK_SECONDS, follower.log_in.seconds_left)):
+            return

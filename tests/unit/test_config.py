@@ -66,7 +66,7 @@ def test_postgresql_is_reached_by_psycopg() -> None:
         ("DATABASE_URL", "nonsense", "DATABASE_URL is 'nonsense': it must read like"),
         ("WEB_THREADS", "many", "WEB_THREADS is 'many'"),
         ("LEASE_SECONDS", "5", "LEASE_SECONDS is 5: it must be at least twice HEARTBEAT_SECONDS"),
-        ("MAX_STREAMS", "64", "MAX_STREAMS is 64: it must be under WEB_THREADS (64)"),
+        ("MAX_STREAMS", "0", "MAX_STREAMS is '0'"),
     ],
 )
 def test_a_wrong_setting_is_named(
