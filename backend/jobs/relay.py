@@ -189,7 +189,7 @@ class Relay:
         threading.Thread(target=self._serve, name="relay", daemon=True).start()
 
     def _ring(self) -> None:
-        with suppress(BlockingIOError):  # it rings already
+        with suppress(OSError):  # it rings already, or there is nobody to hear it
             self._rope.send(b"!")
 
     # ------------------------------------------------------------ the thread
@@ -206,7 +206,8 @@ class Relay:
                 left, self._come = [*self._wires, *self._come], []
                 self._wires, self._behind = set(), {}
                 self._topics, self._due = {}, set()
-                self._selector.close()
+                for each in (self._selector, self._bell, self._rope):
+                    each.close()
             for wire in left:
                 wire.connection.close()
                 self.leave_seat()

@@ -77,20 +77,23 @@ class Web(Stack):
                 str(person.id), additional_claims=log_in, expires_delta=timedelta(seconds=seconds)
             )
 
-    def let_one_happen(self, owner_id: int) -> UUID:
-        """A job is submitted, begins, and ends: three events."""
+    def let_one_happen(self, owner_id: int, error: str = "") -> UUID:
+        """A job is submitted, begins, and succeeds or fails: three events."""
         job_id = self.submit(clean_up, owner_id=owner_id)
-        self.let_run()
+        self.let_run(error)
         return job_id
 
-    def let_run(self) -> None:
-        """The next job begins, and ends."""
+    def let_run(self, error: str = "") -> None:
+        """The next job begins, and succeeds or fails."""
         with self.app.app_context():
             with transaction() as session:
-                held = attempts.claim(session, Queue.LOW, "w@test/1", lease_seconds=600)
+                held = attempts.claim(session, [Queue.LOW], "w@test/1", lease_seconds=600)
             assert held is not None
             with transaction() as session:
-                assert attempts.finish(session, held, {"jobs": 0})
+                if error:
+                    assert attempts.fail(session, held, error, code="broken")
+                else:
+                    assert attempts.finish(session, held, {"jobs": 0})
 
     def processor_seconds(self) -> float:
         """The time of a processor that the web processes took."""
@@ -123,14 +126,15 @@ class Web(Stack):
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Web]:
-    web = Web(folder, "", "valkey")
+def serving(folder: Path, database_url: str = "", broker: str = "valkey") -> Iterator[Web]:
+    """A web process and its broker, on SQLite and Valkey unless told otherwise."""
+    web = Web(folder, database_url, broker)
     web.data.mkdir()
     web.migrate()
     web.open_ledger()
     try:
         web.start("broker", "web")
-        until(web.answers, "the web answers")
+        until(web.answers, "the web answers", 60)
         yield web
     finally:
         web.stop()
@@ -220,15 +224,17 @@ class Crowd:
         head = f"GET {path} HTTP/1.1\r\nHost: crowd\r\nAuthorization: Bearer {token}\r\n"
         head += f"Last-Event-ID: {last_id}\r\n" if last_id else ""
         wire.sendall(f"{head}\r\n".encode())
-        wire.setblocking(False)
         watcher = Watcher(wire)
         self.watchers.append(watcher)
         if reads:
             self.resume(watcher)
+        else:
+            wire.recv(1, socket.MSG_PEEK)  # it watches from now on
         return watcher
 
     def resume(self, watcher: Watcher) -> None:
         """Let one who did not read begin to."""
+        watcher.wire.setblocking(False)
         self._selector.register(watcher.wire, selectors.EVENT_READ, watcher)
 
     def leave(self, watcher: Watcher) -> None:

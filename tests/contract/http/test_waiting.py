@@ -6,10 +6,11 @@ import select
 import signal
 import socket
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -222,6 +223,27 @@ def test_a_wait_that_is_none_is_refused_by_name(ann: Person, wait: str) -> None:
     answer = ann.get(f"/api/jobs/{ann.submit()}?wait={wait}")
     assert answer.headers["Content-Type"] == PROBLEM
     assert "wait" in checked_problem(answer.json(), 422)["fields"]
+
+
+def test_long_polls_leave_threads_for_other_requests(ann: Person) -> None:
+    """The server has eight threads, of which six may wait."""
+    job_id = ann.submit()
+    seen = ann.get(f"/api/jobs/{job_id}").headers["ETag"]
+    waiting = {"If-None-Match": seen}
+    with ThreadPoolExecutor(10) as pool:
+        asked = [pool.submit(ann.get, f"/api/jobs/{job_id}?wait=30", **waiting) for _ in range(10)]
+        # Those for whom there is no place are answered at once.
+        at_once = [each.result() for each in islice(as_completed(asked), 4)]
+        polled = ann.get(f"/api/jobs/{job_id}", **waiting)
+        still = [each for each in asked if not each.done()]
+        held = ann.begin()
+        answers = [each.result(PATIENCE_SECONDS) for each in still]
+
+    assert {answer.status_code for answer in [*at_once, polled]} == {304}
+    assert polled.elapsed < timedelta(seconds=5)
+    assert len(still) == 6
+    assert {answer.json()["job"]["state"] for answer in answers} == {"PROGRESS"}
+    ann.finish(held)
 
 
 # ---------------------------------------------------------------- the events of one job
