@@ -40,9 +40,11 @@ def web(request: pytest.FixtureRequest) -> Iterator[Web]:
         url = request.getfixturevalue("postgresql").fresh_database()
         choice = {"database_url": url, "broker": "redis-server"}
     # Not pytest's own folder: the address of a unix socket has room for a hundred characters.
-    with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
-        with serving(Path(folder), **choice) as web:
-            yield web
+    with (
+        tempfile.TemporaryDirectory(prefix="sluice-") as folder,
+        serving(Path(folder), **choice) as web,
+    ):
+        yield web
 
 
 @pytest.fixture
