@@ -4,7 +4,7 @@ See WHATWG HTML, section 9.2.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -18,7 +18,7 @@ from backend.jobs.states import CLIENT_STATE
 
 MOST_ACTIVE = 200  # jobs whose state a new stream begins with
 MOST_SHOWN = 1000  # jobs whose shown version is remembered: of others, only their events are told
-MOST_WRITTEN = 1000  # messages about jobs that are kept for the next who is told the same
+MOST_WRITTEN = 2000  # messages that are kept for the next who is told the same
 
 KEEPALIVE = ": still here\n\n"
 END = "event: end\ndata: {}\n\n"
@@ -55,8 +55,8 @@ class Follower:
         """How a stream begins: when to come back, and after which event."""
         return f"retry: 2000\nid: {_id_of(self.cursor)}\n\n"
 
-    def look(self) -> Seen:
-        """Read what there is to tell, as if nothing else were known of the jobs' states."""
+    def look(self, shown: Collection[UUID] = ()) -> Seen:
+        """Read what there is to tell, also of jobs that others were shown."""
         session = db.session()
         if self.job_id is not None:
             # The job before its events: those of an end that was seen are there by then.
@@ -65,13 +65,13 @@ class Follower:
         # A batch speaks for its children.
         happened = queries.events_of_owner(session, self.owner_id, self.cursor)
         active = queries.active(session, self.owner_id, MOST_ACTIVE)
-        others = {each.event.job_id for each in happened} | set(self.shown)
+        others = {each.event.job_id for each in happened} | {*self.shown, *shown}
         others -= {job.id for job in active}
         return Seen(happened, [*active, *queries.among(session, self.owner_id, others)])
 
     def tell(self, seen: Seen) -> str:
         """The messages of what was seen and not yet told; empty if all was."""
-        news = [each for each in seen.happened if self._is_new(each.place)]
+        news = [each for each in seen.happened if self.is_new(each.place)]
         if news:
             self.cursor = news[-1].place
         return "".join([*map(_event, news), *self._changes(seen.jobs, news)])
@@ -80,7 +80,8 @@ class Follower:
         """Whether the one job that is followed had ended, or was deleted."""
         return self.job_id is not None and seen.is_all and all(job.ended for job in seen.jobs)
 
-    def _is_new(self, place: Place) -> bool:
+    def is_new(self, place: Place) -> bool:
+        """Whether the event at this place comes after all that were told."""
         # The events of one job come by their ids, those of many by all of their places.
         return place.id > self.cursor.id if self.job_id is not None else place > self.cursor
 
@@ -98,22 +99,33 @@ class Follower:
             del self.shown[next(iter(self.shown))]
 
 
-_written: dict[tuple[UUID, int], str] = {}
+_written: dict[tuple[Hashable, Hashable], str] = {}
 
 
-def _job(job: Job) -> str:
-    """Many are told the same of a job, and its version stands for all of its columns."""
-    key = (job.id, job.version)
+def _once(key: tuple[Hashable, Hashable], write: Callable[[], str]) -> str:
+    """Many are told the same, so a message is written once."""
     message = _written.get(key)
     if message is None:
-        message = _message("job", JobSchema().dump(job))
+        message = write()
         if len(_written) >= MOST_WRITTEN:
             _written.clear()
         _written[key] = message
     return message
 
 
+def _job(job: Job) -> str:
+    # Its version stands for all of its columns.
+    return _once((job.id, job.version), lambda: _message("job", JobSchema().dump(job)))
+
+
 def _event(happened: Happened) -> str:
+    event = happened.event
+    # Not the event's id alone, which two databases of one process share.
+    key = (event.job_id, (event.id, happened.state))
+    return _once(key, lambda: _write_event(happened))
+
+
+def _write_event(happened: Happened) -> str:
     event = happened.event
     content = {
         "job_id": str(event.job_id),

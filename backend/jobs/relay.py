@@ -40,7 +40,7 @@ log = structlog.get_logger(__name__)
 LOOK_SECONDS = 2.0  # how often the ledger is looked at when nothing is heard
 PAUSE_SECONDS = 0.2  # between two looks, however much is heard
 GLANCE_SECONDS = 0.25  # how often times are looked at, and whether the server is to end
-SLICE_SECONDS = 0.02  # of catching up, before the others have their turn
+SLICE_SECONDS = 0.02  # of the processor for catching up, before the others have their turn
 KEEPALIVE_SECONDS = 15.0
 STALL_SECONDS = 60.0
 AWAY_SECONDS = 1.0  # until a ledger that could not be read is tried again
@@ -229,6 +229,7 @@ class Relay:
             self._glance(now)
         if now < self._rest_until or not self._wires:
             return
+        began = time.thread_time()
         try:
             self._read(now)
         except AWAY as error:
@@ -239,8 +240,7 @@ class Relay:
             self._rest_until = time.monotonic() + AWAY_SECONDS
         else:
             # As much time for requests as was taken, however much there is to tell.
-            done = time.monotonic()
-            self._rest_until = done + (done - now)
+            self._rest_until = time.monotonic() + time.thread_time() - began
         finally:
             # Nothing is held while waiting: neither a connection nor a snapshot.
             db.session.remove()
@@ -324,10 +324,11 @@ class Relay:
                     topic.heard = set()
             self._look(heard)
             self._look_at = time.monotonic() + PAUSE_SECONDS
-        until = time.monotonic() + SLICE_SECONDS
-        for wire in [wire for wire in self._behind if wire.is_free]:
-            self._catch_up(wire)
-            if time.monotonic() > until:
+        until = time.thread_time() + SLICE_SECONDS
+        for wire in [*self._behind]:
+            if wire.is_free and wire in self._behind:
+                self._catch_up(wire)
+            if time.thread_time() > until:
                 break
 
     def _sweep(self) -> None:
@@ -400,15 +401,26 @@ class Relay:
             elif not wire.is_ending:
                 self._behind[wire] = None
 
-    def _catch_up(self, wire: Wire) -> None:
-        follower = wire.follower
-        seen = follower.look()
-        self._tell(wire, seen)
-        if seen.is_all and wire in self._behind:
-            topic = self._topics[follower.owner_id, follower.job_id]
-            if not self._keep_up(topic):
-                topic.cursor = follower.cursor
-            del self._behind[wire]
+    def _catch_up(self, first: Wire) -> None:
+        """Tell one who is behind, and with it those of its topic who are no further behind."""
+        cursor = first.follower.cursor
+        topic = self._topics[first.follower.owner_id, first.follower.job_id]
+        wires = [
+            wire
+            for wire in topic.wires
+            if wire in self._behind and wire.is_free and not wire.follower.is_new(cursor)
+        ]
+        seen = first.follower.look({job_id for wire in wires for job_id in wire.follower.shown})
+        for wire in wires:
+            self._tell(wire, seen)
+        if not seen.is_all:
+            if first in self._behind:
+                self._behind[first] = self._behind.pop(first)  # the others come first now
+            return
+        if not self._keep_up(topic):
+            topic.cursor = first.follower.cursor
+        for wire in wires:
+            self._behind.pop(wire, None)
 
     def _tell(self, wire: Wire, seen: Seen) -> None:
         said = wire.follower.tell(seen)
