@@ -164,7 +164,7 @@ def transaction() -> Iterator[Session]:
             session.commit()
     except BaseException:
         session.rollback()
-        session.info.pop("after_commit", None)
+        session.info.clear()
         raise
     finally:
         session.info.pop("writing", None)

@@ -8,7 +8,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 from uuid import UUID
@@ -34,7 +34,7 @@ class RedisAnnouncer:
         self._redis = _client(address, REDIS_SECONDS)
         self._broken_until = 0.0
 
-    def announce(self, news: dict[str, Any]) -> None:
+    def announce(self, news: Sequence[dict[str, Any]]) -> None:
         """Publish the news."""
         if time.monotonic() < self._broken_until:
             return
@@ -47,7 +47,7 @@ class RedisAnnouncer:
 class SilentAnnouncer:
     """For a broker that is not Redis: watchers look at the ledger on their own."""
 
-    def announce(self, news: dict[str, Any]) -> None:
+    def announce(self, news: Sequence[dict[str, Any]]) -> None:
         """Say nothing."""
 
 
@@ -144,11 +144,12 @@ class Hub:
                 log.warning("live_interrupted", error=str(error)[:200])
                 time.sleep(1.0)
 
-    def _spread(self, news: dict[str, Any]) -> None:
+    def _spread(self, news: Sequence[dict[str, Any]]) -> None:
         with self._lock:
             listeners = list(self._listeners)
-        for listener in listeners:
-            listener.hear(news)
+        for each in news:
+            for listener in listeners:
+                listener.hear(each)
 
 
 def connect_live(app: Flask, settings: Settings) -> None:

@@ -24,9 +24,9 @@ class Doorbell(Protocol):
 
 
 class Announcer(Protocol):
-    """Tells watchers that a job changed."""
+    """Tells watchers that jobs changed."""
 
-    def announce(self, news: dict[str, Any]) -> None:
+    def announce(self, news: Sequence[dict[str, Any]]) -> None:
         """Send the news to all web processes, without waiting."""
 
 
@@ -37,12 +37,22 @@ def ring(session: Session, queue: str, job_ids: Sequence[UUID]) -> None:
 
 
 def announce(session: Session, job: Job | Row[Any]) -> None:
-    """Tell watchers of the job, and of its batch, after the commit."""
-    announcer: Announcer = current_app.extensions["sluice.announcer"]
-    news = {
-        "job_id": job.id.hex,
-        "owner_id": job.owner_id,
-        "parent_id": job.parent_id.hex if job.parent_id else None,
-        "version": job.version,
-    }
-    after_commit(session, lambda: announcer.announce(news))
+    """Tell watchers of the job, and of its batch, after the commit.
+
+    All that a transaction changed is told at once. A job without an owner is watched by nobody.
+    """
+    if job.owner_id is None:
+        return
+    news: list[dict[str, Any]] = session.info.setdefault("news", [])
+    if not news:
+        announcer: Announcer = current_app.extensions["sluice.announcer"]
+        after_commit(session, lambda: announcer.announce(session.info.pop("news")))
+    parent_id = job.parent_id.hex if job.parent_id else None
+    news.append(
+        {
+            "job_id": job.id.hex,
+            "owner_id": job.owner_id,
+            "parent_id": parent_id,
+            "version": job.version,
+        }
+    )

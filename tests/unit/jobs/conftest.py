@@ -46,8 +46,8 @@ class News:
 
     told: list[dict[str, Any]] = field(default_factory=list)
 
-    def announce(self, news: dict[str, Any]) -> None:
-        self.told.append(news)
+    def announce(self, news: Sequence[dict[str, Any]]) -> None:
+        self.told += news
 
 
 @pytest.fixture
