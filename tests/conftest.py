@@ -9,6 +9,8 @@ from pydantic_settings import BaseSettings
 
 from tests import postgresql as postgresql_server
 
+pytest.register_assert_rewrite("tests.integration.stack", "tests.faults.bench")
+
 SEARCHED = os.pathsep.join([postgresql_server.SEARCHED, "/usr/sbin", "/sbin"])
 
 
@@ -16,6 +18,13 @@ class Surroundings(BaseSettings):
     """Where the tests run: CI services set CI, to `true` or to their name."""
 
     ci: str = ""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How much of the fault bench to run."""
+    group = parser.getgroup("faults")
+    group.addoption("--full", action="store_true", help="the long run: large and many")
+    group.addoption("--seed", type=int, help="repeat the combination of faults of this seed alone")
 
 
 @pytest.hookimpl(tryfirst=True)

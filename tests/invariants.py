@@ -1,6 +1,6 @@
 """What holds in every ledger, whatever happened to the jobs in it."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
 from uuid import UUID
@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from backend.jobs.models import Attempt, Job, JobEvent
+from backend.jobs.models import Attempt, Job, JobEvent, LogLine
 from backend.jobs.states import ENDED, LEASED, MOVES, JobState
 
 
@@ -53,6 +53,8 @@ def _row(job: Job, last: JobState) -> Iterator[str]:
         yield f"ended_at is {job.ended_at}"
     if job.state in ENDED and job.lease_expires_at is not None:
         yield "has ended and holds a lease"
+    if job.state not in LEASED and job.token is not None:
+        yield f"is {job.state}, and somebody may still write under its token"
     if (job.percent == 100) != (job.state == JobState.SUCCEEDED):
         yield f"{job.state} at {job.percent} percent"
 
@@ -65,3 +67,27 @@ def _attempts(job: Job, attempts: list[Attempt]) -> Iterator[str]:
     leased = job.state in LEASED and job.lease_expires_at is not None
     if runs != ([job.attempt] if leased else []):
         yield f"attempts {runs} have not ended"
+
+
+def wrong_effects(session: Session, whole: str, step: str) -> list[str]:
+    """Every effect that is missing or there too often, as a sentence.
+
+    The effect of the whole, a log line `whole`, is there as often as the job has succeeded; that
+    of a step, a log line that begins with `step`, once. Jobs that never leave one are passed over.
+    """
+    ends = Counter(
+        session.scalars(select(JobEvent.job_id).where(JobEvent.state == JobState.SUCCEEDED))
+    )
+    lines = select(LogLine.job_id, LogLine.message)
+    effects = Counter((job_id, said) for job_id, said in session.execute(lines))
+    probes = select(Job.id).where(Job.kind.startswith("probe."))
+    found = [
+        f"{job_id} has succeeded {ends[job_id]} times, with {effects[job_id, whole]} effects"
+        for job_id in session.scalars(probes)
+        if ends[job_id] != effects[job_id, whole]
+    ]
+    return found + [
+        f"{job_id} has {count} times {said}"
+        for (job_id, said), count in effects.items()
+        if said.startswith(step) and count != 1
+    ]

@@ -19,7 +19,10 @@ SEARCHED = os.pathsep.join([*os.get_exec_path(), *map(str, DEBIAN)])
 
 @dataclass(frozen=True)
 class Server:
-    """A running server; `fresh_database` gives each test a database of its own."""
+    """A server; `fresh_database` gives each test a database of its own.
+
+    It forgets its promises at a power cut, which makes it fast, but not when it is killed.
+    """
 
     folder: Path
     numbers: Iterator[int] = field(default_factory=count)
@@ -27,44 +30,64 @@ class Server:
     def fresh_database(self) -> str:
         """Make an empty database and return its address."""
         name = f"test_{next(self.numbers)}"
-        with psycopg.connect(host=str(self.folder), user="postgres", autocommit=True) as connection:
+        with self.connect(autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
         return f"postgresql://postgres@/{name}?host={self.folder}"
 
+    def connect(self, name: str = "postgres", **options: bool) -> psycopg.Connection:
+        """Connect as the server's own user."""
+        return psycopg.connect(host=str(self.folder), user="postgres", dbname=name, **options)
 
-@contextmanager
-def running_server() -> Iterator[Server]:
-    """Start a server that forgets its promises at a power cut, which makes it fast."""
-    folder = Path(tempfile.mkdtemp(prefix="sluice-pg-"))
-    # PostgreSQL refuses to run as root; its Debian package has made the user for it.
-    owner = "postgres" if os.geteuid() == 0 else None
-    if owner:
-        os.chown(folder, pwd.getpwnam(owner).pw_uid, pwd.getpwnam(owner).pw_gid)
-    options = (
-        f"-c listen_addresses='' -c unix_socket_directories='{folder}' -c max_connections=200"
-        " -c fsync=off -c synchronous_commit=off -c full_page_writes=off"
-    )
+    @property
+    def pid(self) -> int:
+        """The first of its processes."""
+        return int((self.folder / "data/postmaster.pid").read_text().splitlines()[0])
 
-    def run(program: str, *arguments: str) -> None:
+    def start(self) -> None:
+        """Start, also after a kill, and wait until it can be connected to."""
+        options = (
+            f"-c listen_addresses='' -c unix_socket_directories='{self.folder}'"
+            " -c max_connections=200 -c fsync=off -c full_page_writes=off"
+        )
+        self.run("pg_ctl", "start", "--wait", f"--options={options}", f"--log={self.folder}/log")
+
+    def stop(self) -> None:
+        """End at once and break off every connection, as at a crash."""
+        self.run("pg_ctl", "stop", "--wait", "--mode=immediate")
+
+    def run(self, program: str, *arguments: str) -> None:
+        """Run one of PostgreSQL's programs on the server's folder."""
         path = shutil.which(program, path=SEARCHED)
         assert path, f"{program} is not installed"
-        with (folder / "commands.log").open("ab") as output:
+        with (self.folder / "commands.log").open("ab") as output:
             subprocess.run(
-                [path, "-D", str(folder / "data"), *arguments],
+                [path, "-D", str(self.folder / "data"), *arguments],
                 check=True,
                 stdout=output,
                 stderr=output,
                 stdin=subprocess.DEVNULL,
-                cwd=folder,
-                user=owner,
+                cwd=self.folder,
+                user=OWNER,
             )
 
+
+# PostgreSQL refuses to run as root; its Debian package has made the user for it.
+OWNER = "postgres" if os.geteuid() == 0 else None
+
+
+@contextmanager
+def running_server() -> Iterator[Server]:
+    """A server that runs, and is thrown away."""
+    server = Server(Path(tempfile.mkdtemp(prefix="sluice-pg-")))
+    if OWNER:
+        user = pwd.getpwnam(OWNER)
+        os.chown(server.folder, user.pw_uid, user.pw_gid)
     try:
-        run("initdb", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync")
-        run("pg_ctl", "start", "--wait", f"--options={options}", f"--log={folder / 'log'}")
+        server.run("initdb", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync")
+        server.start()
         try:
-            yield Server(folder)
+            yield server
         finally:
-            run("pg_ctl", "stop", "--wait", "--mode=immediate")
+            server.stop()
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(server.folder, ignore_errors=True)

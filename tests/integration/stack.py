@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -40,6 +40,9 @@ WORKERS = {
     "default": ("high_priority,default", 2),
     "low": ("low_priority", 1),
 }
+# As on a second machine; it starts when a test asks for it.
+SPARE = {"spare": ("high_priority,default", 2)}
+PROGRAMS = ("broker", "web", *WORKERS, "beat")
 FAST = {
     "LEASE_SECONDS": "6",
     "HEARTBEAT_SECONDS": "2",
@@ -105,6 +108,7 @@ class Stack:
     folder: Path
     database_url: str
     broker: str
+    times: Mapping[str, str] = field(default_factory=lambda: FAST)
     port: int = field(default_factory=free_port)
     programs: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     started: dict[str, datetime] = field(default_factory=dict)
@@ -133,6 +137,7 @@ class Stack:
             "WEB_BIND": f"127.0.0.1:{self.port}",
             "PROMETHEUS_MULTIPROC_DIR": str(self.folder / "metrics"),
             **FAST,
+            **self.times,
         }
 
     def command(self, name: str) -> Sequence[str | Path]:
@@ -148,12 +153,12 @@ class Stack:
                 "--save",
                 "",
             ]
-        if name == "web":
+        if name.startswith("web"):
             config = ROOT / "deploy/gunicorn.conf.py"
             return [BIN / "gunicorn", "-c", config, "tests.integration.probe_app:app"]
-        if name == "beat":
+        if name.startswith("beat"):
             return [*CELERY, "beat"]
-        queues, slots = WORKERS[name]
+        queues, slots = {**WORKERS, **SPARE}[name]
         return [*CELERY, "worker", "-Q", queues, "-c", str(slots), "-n", f"{name}@%h"]
 
     def settings(self) -> Settings:
@@ -164,17 +169,22 @@ class Stack:
 
     # ------------------------------------------------------------ starting and ending
 
-    def start(self, *names: str) -> None:
+    def start(self, *names: str, memory_bytes: int = 0, **variables: str) -> None:
+        """Start programs, with `variables` added to their environment.
+
+        `memory_bytes` is how much each of their processes may address (RLIMIT_AS); 0 is all.
+        """
         (self.folder / "logs").mkdir(exist_ok=True)
         (self.folder / "metrics").mkdir(exist_ok=True)
+        limit = ["prlimit", f"--as={memory_bytes}"] if memory_bytes else []
         for name in names:
             self.started[name] = utc_now()
             self.meant_to_end.discard(name)
             with self.log(name).open("ab") as output:
                 self.programs[name] = subprocess.Popen(
-                    [str(part) for part in self.command(name)],
+                    [*limit, *map(str, self.command(name))],
                     cwd=ROOT,
-                    env=self.environment,
+                    env={**self.environment, **variables},
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
@@ -250,9 +260,9 @@ class Stack:
                 continue
             program.terminate()
             try:
-                program.wait(15)
+                program.wait(30)
             except subprocess.TimeoutExpired:
-                faults.append(f"{name} did not end within 15 s of SIGTERM")
+                faults.append(f"{name} did not end within 30 s of SIGTERM")
         for pid in self.processes():
             command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
             faults.append(f"left running: {pid} {command}")
@@ -380,4 +390,5 @@ class Stack:
         for path in sorted((self.folder / "logs").glob("*.log")):
             said = [line for line in path.read_text().splitlines() if '"/readyz"' not in line]
             parts += [f"==> {path.name}", *said[-lines:]]
-        return "\n".join(part[:400] for part in parts)
+        cut = (part if len(part) < 800 else f"{part[:300]} … {part[-500:]}" for part in parts)
+        return "\n".join(cut)
