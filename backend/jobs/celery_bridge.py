@@ -34,6 +34,7 @@ from flask import Flask
 from kombu import Connection, Exchange
 from kombu import Queue as BrokerQueue
 from kombu.transport import redis as kombu_redis
+from kombu.utils import json as kombu_json
 from sqlalchemy.exc import SQLAlchemyError
 
 from backend.config import Settings
@@ -105,6 +106,29 @@ class ForgettingQoS(kombu_redis.QoS):  # type: ignore[misc] # kombu ships no typ
 
 
 kombu_redis.Channel.QoS = ForgettingQoS
+
+
+def _loads(text: str) -> Any:
+    """What JSON says; None for what is none."""
+    try:
+        return kombu_json.loads(text)
+    except ValueError:
+        return None
+
+
+def _deliver(self: Any, message: Any, queue_name: str) -> None:
+    """Hand a message on, and drop what lies in a queue of Redis and is none.
+
+    kombu 5.7 would let the error end the worker, in the middle of its jobs.
+    """
+    if isinstance(message, dict) and isinstance(message.get("properties"), dict):
+        _deliver_message(self, message, queue_name)
+    else:
+        log.warning("message_dropped", queue=queue_name)
+
+
+_deliver_message = kombu_redis.Transport._deliver
+kombu_redis.loads, kombu_redis.Transport._deliver = _loads, _deliver
 
 
 def make_celery(app: Flask) -> Celery:
