@@ -4,6 +4,8 @@ Every duty is made of conditional updates, so two stewards that run at once shar
 never do it twice.
 """
 
+import os
+import shutil
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
@@ -12,20 +14,33 @@ from flask import current_app
 from sqlalchemy import exists, literal, select
 from sqlalchemy.orm import aliased
 
+from backend.config import MIB, Settings
 from backend.db import db, db_now, transaction
 from backend.jobs import actions, attempts, batches, metrics, schedules
+from backend.jobs.duties import clean_up
 from backend.jobs.kinds import Queue
-from backend.jobs.models import IS_LEASED, IS_PARKED, Job
+from backend.jobs.ledger import submit
+from backend.jobs.models import IS_ACTIVE, IS_LEASED, IS_PARKED, Job
 from backend.jobs.states import ENDED
 
 log = structlog.get_logger(__name__)
 
 AT_ONCE = 200  # rows that one look handles
+RESERVE = "reserve"  # a file in the data folder
+RESERVE_BYTES = 8 * MIB
+FULL_BYTES = 1 * MIB  # with less than this left, the disk is as good as full
 
 
 def tick() -> None:
     """Do every duty once."""
-    for duty in (schedules.submit_due, rescue, release_parents, show_children, redispatch):
+    for duty in (
+        make_room,
+        schedules.submit_due,
+        rescue,
+        release_parents,
+        show_children,
+        redispatch,
+    ):
         _count(duty)
 
 
@@ -40,6 +55,28 @@ def _count(duty: Callable[[], int]) -> None:
     if done:
         log.info("steward", duty=duty.__name__, count=done)
         metrics.STEWARD_ACTIONS.labels(duty.__name__).inc(done)
+
+
+def make_room() -> int:
+    """Start the clean-up when the disk is full; return whether it was started.
+
+    Where the ledger is on that disk, not even the clean-up could be recorded. So a little room is
+    kept in reserve, and given up for it; it is kept again once there is room to spare.
+    """
+    settings: Settings = current_app.config["SLUICE"]
+    reserve, free = settings.data_dir / RESERVE, shutil.disk_usage(settings.data_dir).free
+    if free < FULL_BYTES and reserve.exists():
+        reserve.unlink()
+        with transaction() as session:
+            under_way = select(Job.id).where(Job.kind == clean_up.name, IS_ACTIVE).limit(1)
+            if session.scalars(under_way).first() is None:
+                submit(session, clean_up, None)
+        return 1
+    if free > 4 * RESERVE_BYTES and not reserve.exists():
+        reserve.touch(mode=0o600)
+        with reserve.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
+    return 0
 
 
 def rescue() -> int:
