@@ -159,7 +159,7 @@ def test_a_message_that_comes_again_after_its_job_was_done_changes_nothing(
         # The worker cannot have acknowledged it.
         bench.kill("default")
     bench.start("default")
-    until(lambda: bench.has_reported("default"), "the worker is back")
+    until(lambda: bench.has_reported("default"), "the worker is back", 40)
     bench.ring("default", job_id, times=3)
 
     bench.assert_done_once(job_id, bench.submit(probes.nap, seconds=0.0))

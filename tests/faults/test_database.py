@@ -88,7 +88,7 @@ def test_a_commit_whose_confirmation_is_lost_is_one_end(
     with Breaking.proxy(address) as proxy:
         url = bench.database_url.replace(str(bench.server.folder), str(proxy.folder))
         bench.start("spare", DATABASE_URL=url)
-        until(lambda: bench.has_reported("spare"), "the worker behind the proxy is there")
+        until(lambda: bench.has_reported("spare"), "the worker behind the proxy is there", 40)
         job_id = gate()
         begun()
         proxy.break_after_next_commit_with(b"succeeded")

@@ -11,9 +11,8 @@ import pytest
 from sqlalchemy import select
 
 from backend.db import transaction
-from backend.jobs import batches
+from backend.jobs import Queue, batches, submit
 from backend.jobs.kinds import JobKind
-from backend.jobs.ledger import new_job, record_event
 from backend.jobs.models import Job
 from tests.faults.bench import Bench, until
 from tests.integration import probes
@@ -45,21 +44,21 @@ def call_off(bench: Bench, batch: UUID) -> None:
 
 
 @contextmanager
-def endless(bench: Bench, submit: Callable[[], object]) -> Iterator[None]:
-    """Twenty urgent jobs wait at any time."""
+def endless(bench: Bench, queue: Queue, submit_one: Callable[[], object]) -> Iterator[None]:
+    """Twenty jobs wait in the queue at any time."""
     over = threading.Event()
 
-    def load() -> None:
+    def go_on() -> None:
         while not over.is_set():
             with bench.ledger() as session:
-                waits = select(Job.id).where(Job.queue == "high_priority", Job.state == "queued")
+                waits = select(Job.id).where(Job.queue == queue, Job.state == "queued")
                 missing = 20 - len(session.scalars(waits).all())
             for _ in range(missing):
-                submit()
+                submit_one()
             over.wait(0.1)
 
     with ThreadPoolExecutor(1) as pool:
-        loading = pool.submit(load)
+        loading = pool.submit(go_on)
         try:
             yield
         finally:
@@ -70,7 +69,7 @@ def endless(bench: Bench, submit: Callable[[], object]) -> Iterator[None]:
 
 @pytest.mark.row(31)
 def test_low_priority_jobs_start_under_endless_high_load(bench: Bench) -> None:
-    with endless(bench, lambda: bench.submit(probes.urgent_nap, seconds=0.1)):
+    with endless(bench, Queue.HIGH, lambda: bench.submit(probes.urgent_nap, seconds=0.1)):
         idle = bench.submit(probes.idle_nap, seconds=0.0)
         middle = bench.submit(probes.nap, seconds=0.0)
         bench.assert_done_once(idle, middle, seconds=60)
@@ -82,15 +81,9 @@ def test_a_job_of_low_priority_ages_within_its_queue(bench: Bench) -> None:
 
     def urgent() -> None:
         with bench.app.app_context(), transaction() as session:
-            waits = select(Job.id).where(Job.queue == "low_priority", Job.state == "queued")
-            for _ in range(20 - len(session.scalars(waits).all())):
-                job = new_job(probes.idle_nap, None, {"seconds": 0.2})
-                job.priority = 9
-                session.add(job)
-                session.flush()
-                record_event(session, job)
+            submit(session, probes.idle_nap, None, seconds=0.2).priority = 9
 
-    with endless(bench, urgent):
+    with endless(bench, Queue.LOW, urgent):
         idle = bench.submit(probes.idle_nap, seconds=0.0)
         bench.assert_done_once(idle, seconds=60)
 

@@ -35,6 +35,13 @@ def outcomes(bench: Bench, job_id: UUID) -> list[str | None]:
     return [attempt.outcome for attempt in bench.attempts(job_id)]
 
 
+def stand_by(bench: Bench) -> None:
+    """Have another worker that takes nothing yet."""
+    bench.start("spare")
+    until(lambda: bench.has_reported("spare"), "the other worker is there", 40)
+    bench.freeze("spare")
+
+
 # ---------------------------------------------------------------- killed
 
 
@@ -75,9 +82,7 @@ def test_a_killed_attempt_is_a_lost_worker_and_its_slot_goes_on(
 def test_a_killed_workers_jobs_run_elsewhere_within_the_lease_and_five_seconds(
     bench: Bench, gate: Gate, begun: Begun, go: Go
 ) -> None:
-    bench.start("spare")
-    until(lambda: bench.has_reported("spare"), "the other worker is there")
-    bench.freeze("spare")
+    stand_by(bench)
     job_id = gate()
     attempt_pid, job = begun(), bench.job(job_id)
     bench.thaw("spare")
@@ -99,7 +104,7 @@ def test_a_killed_worker_that_is_started_again_gives_its_own_dead_jobs_up_at_onc
     begun()
     bench.kill("default")
     bench.start("default")
-    until(lambda: bench.has_reported("default"), "the worker is back")
+    until(lambda: bench.has_reported("default"), "the worker is back", 40)
     begun(2, seconds=5)
     go()
 
@@ -134,7 +139,7 @@ def test_a_worker_that_stood_still_past_its_lease_changes_nothing_when_it_goes_o
 def test_a_rescue_that_races_the_completion_leaves_one_end(bench: Bench, tmp_path: Path) -> None:
     """The thousands of interleavings are in tests/unit/jobs/test_attempts.py."""
     bench.start("spare")
-    until(lambda: bench.has_reported("spare"), "the other worker is there")
+    until(lambda: bench.has_reported("spare"), "the other worker is there", 40)
     folders = [tmp_path / str(number) for number in range(4)]
     for folder in folders:
         folder.mkdir()
@@ -218,13 +223,14 @@ def test_a_hand_back_goes_on_where_a_doubled_message_has_run_before(
 def test_a_worker_that_is_killed_while_it_drains_is_as_one_that_is_killed(
     bench: Bench, gate: Gate, begun: Begun, go: Go
 ) -> None:
+    stand_by(bench)
     job_id = gate()
     pid = begun()
+    bench.thaw("spare")
     program = bench.terminate("default")
     program.send_signal(signal.SIGTERM)
     bench.kill("default")
     until(lambda: not is_alive(pid), "its attempt ends with it", 3)
-    bench.start("spare")
     begun(2, seconds=bench.lease + 5)
     go()
 
