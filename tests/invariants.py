@@ -24,6 +24,10 @@ def broken(session: Session) -> list[str]:
     attempts: dict[UUID, list[Attempt]] = defaultdict(list)
     for attempt in session.scalars(select(Attempt).order_by(Attempt.number)):
         attempts[attempt.job_id].append(attempt)
+    active: dict[UUID, list[Job]] = defaultdict(list)
+    for job in jobs.values():
+        if job.parent_id and not job.ended:
+            active[job.parent_id].append(job)
     found = []
     for job_id, told in events.items():
         job = jobs[job_id]
@@ -33,8 +37,8 @@ def broken(session: Session) -> list[str]:
         rules = [*_moves(states), *_row(job, states[-1]), *_attempts(job, attempts[job_id])]
         found += [f"{what}: {rule}" for rule in rules]
         if job.ended:
-            active = [one for one in jobs.values() if one.parent_id == job.id and not one.ended]
-            found += [f"{what}: has ended before its child {one.label}" for one in active]
+            children = active.get(job.id, [])
+            found += [f"{what}: has ended before its child {one.label}" for one in children]
     return found
 
 
