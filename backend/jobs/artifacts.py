@@ -31,7 +31,8 @@ def keep(owner_id: int | None, published: Published) -> Record:
     """Put a published file into the blob store; the result records it with the job's end."""
     if owner_id is None:
         raise ValueError(f"{published.name} has no owner: a job of the system keeps no files")
-    spool = storage.spool_path(published.path)
+    # Beside the file, so that an attempt that is killed leaves nothing but its scratch folder.
+    spool = storage.spool_path(published.path, published.path.parent)
     storage.place(db.session(), owner_id, spool)
     db.session.commit()
     settings: Settings = current_app.config["SLUICE"]

@@ -36,10 +36,13 @@ def open_spool() -> Spool:
     return Spool(settings.workspaces / UPLOADS, settings.max_file_bytes)
 
 
-def spool_path(path: Path) -> Spool:
-    """Copy a local file into a spool. The file may change afterwards; what is stored does not."""
+def spool_path(path: Path, folder: Path | None = None) -> Spool:
+    """Copy a local file into a spool. The file may change afterwards; what is stored does not.
+
+    The spool is in the folder of uploads, or in the one given.
+    """
     check_size(path.stat().st_size, current_settings().max_file_bytes)
-    spool = open_spool()
+    spool = Spool(folder, current_settings().max_file_bytes) if folder else open_spool()
     try:
         with path.open("rb") as content:
             shutil.copyfileobj(content, spool, CHUNK_BYTES)
