@@ -71,6 +71,7 @@ class Bench(Stack):
     accepted: set[UUID] = field(default_factory=set)
     deleted: set[UUID] = field(default_factory=set)
     connections_at_first: int = 0
+    web_was_killed: bool = False
 
     @property
     def lease(self) -> float:
@@ -182,6 +183,10 @@ class Bench(Stack):
     def thaw(self, name: str) -> None:
         for pid in [*self.tree(name), self.programs[name].pid]:
             _send(pid, signal.SIGCONT)
+
+    def kill(self, name: str) -> None:
+        super().kill(name)
+        self.web_was_killed |= name == "web"
 
     def thaw_all(self) -> None:
         for pid in self.processes():
@@ -300,6 +305,11 @@ class Bench(Stack):
     def recover(self) -> None:
         """Bring back what a test has ended, and end what it has started besides."""
         self.thaw_all()
+        if self.web_was_killed:
+            # What it was just receiving stays for an hour, and is swept then.
+            for upload in (self.data / "work/uploads").glob("upload-*"):
+                upload.unlink()
+            self.web_was_killed = False
         for name in set(self.programs) - set(PROGRAMS):
             self.kill(name)
             del self.programs[name]

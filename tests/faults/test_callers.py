@@ -160,6 +160,7 @@ def test_a_killed_web_process_loses_no_job_and_the_others_answer(bench: Bench) -
     person = bench.sign_in()
     files = {"files": ("form.pdf", PDF.read_bytes(), "application/pdf")}
     job_id = UUID(person.http.post("/api/compress/bulk", files=files).json()["job_id"])
+    bench.web_was_killed = True
     first = bench.programs["web"].pid
     os.kill(next(pid for pid in bench.tree("web") if pid != first), signal.SIGKILL)
 

@@ -81,6 +81,7 @@ def fault(bench: Bench, step: Step) -> Iterator[None]:
         case "kill a web process":
             first = bench.programs["web"].pid
             pids = [pid for pid in bench.processes() if parent_of(pid) == first]
+            bench.web_was_killed = True
             with suppress(ProcessLookupError):
                 os.kill(pids[step.which % len(pids)], signal.SIGKILL)
             yield
