@@ -33,7 +33,7 @@ def test_a_job_cancelled_while_it_is_queued_never_runs(bench: Bench) -> None:
     for name in WORKERS:
         bench.terminate(name)
     for name in WORKERS:
-        bench.programs[name].wait(15)
+        bench.programs[name].wait(30)
     job_ids = [bench.submit(probes.nap, seconds=0.0, owner_id=person.id) for _ in range(5)]
     for job_id in job_ids:
         answer = person.http.post(f"/api/jobs/{job_id}/cancel")

@@ -84,7 +84,7 @@ def test_a_commit_whose_confirmation_is_lost_is_one_end(
     if bench.server is None:
         pytest.skip("SQLite has no connection that could break between a commit and its answer")
     address = f"{bench.server.folder}/.s.PGSQL.5432"
-    bench.terminate("default").wait(15)
+    bench.kill("default")
     with Breaking.proxy(address) as proxy:
         url = bench.database_url.replace(str(bench.server.folder), str(proxy.folder))
         bench.start("spare", DATABASE_URL=url)
@@ -236,7 +236,7 @@ def test_machines_whose_clocks_are_an_hour_off_expire_nothing_early_and_delay_no
 
 @pytest.mark.row(23)
 def test_parameters_that_no_longer_fit_fail_the_job_with_the_reason(bench: Bench) -> None:
-    bench.terminate("default").wait(15)
+    bench.kill("default")
     job_id = bench.submit(probes.nap, seconds=0.0)
     with bench.app.app_context(), transaction() as session:
         session.execute(sa.update(Job).where(Job.id == job_id).values(params={"seconds": "soon"}))
