@@ -139,6 +139,8 @@ def make_celery(app: Flask) -> Celery:
         task_queues=[BrokerQueue(name, Exchange(name), routing_key=name) for name in Queue],
         task_default_queue=Queue.DEFAULT,
         task_create_missing_queues=False,
+        # The ledger is the truth: a broker that writes doorbells to its disk would only be slower.
+        task_default_delivery_mode="transient",
         task_ignore_result=True,
         result_backend=None,
         # Late, so that a slot that is busy reserves no second message that another could serve.
