@@ -9,7 +9,8 @@ import pytest
 from tests import invariants
 from tests.integration.stack import WORKERS, Stack, TimeIsOver, until
 
-EMBEDDED, OUTGROWN = "sqlite+valkey", "postgresql+redis"
+EMBEDDED, OUTGROWN, AMQP = "sqlite+valkey", "postgresql+redis", "postgresql+rabbitmq"
+BROKERS = {EMBEDDED: "valkey", OUTGROWN: "redis-server", AMQP: "rabbitmq-server"}
 
 
 @pytest.hookimpl(wrapper=True)
@@ -29,22 +30,22 @@ def pytest_runtest_makereport(
     params=[
         EMBEDDED,
         pytest.param(OUTGROWN, marks=pytest.mark.needs("initdb", "pg_ctl", "redis-server")),
+        pytest.param(AMQP, marks=pytest.mark.needs("initdb", "pg_ctl", "rabbitmq-server", "epmd")),
     ],
 )
 def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     """Everything running; in the end the ledger is sound, and nothing is left."""
-    url, broker = "", "valkey"
-    if request.param == OUTGROWN:
+    url = ""
+    if request.param != EMBEDDED:
         url = request.getfixturevalue("postgresql").fresh_database()
-        broker = "redis-server"
     # Not pytest's own folder: the address of a unix socket has room for a hundred characters.
     with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
-        stack = Stack(Path(folder), url, broker)
+        stack = Stack(Path(folder), url, BROKERS[request.param])
         stack.data.mkdir()
         stack.migrate()
         stack.open_ledger()
         try:
-            stack.start("broker", "web", *WORKERS, "beat")
+            stack.start(*stack.broker_programs, "web", *WORKERS, "beat")
             try:
                 until(stack.ready, "the stack is ready", 60)
             except TimeIsOver as late:
@@ -57,7 +58,7 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
             left = stack.stop()
             stack.close_ledger()
         assert left == []
-        assert list((stack.data / "work" / "jobs").iterdir()) == []
+        assert list((stack.data / "work" / "jobs").glob("*")) == []
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,10 @@ from backend.clock import utc_now
 from backend.config import Settings
 from backend.db import db, transaction
 from backend.jobs import submit
-from backend.jobs.kinds import JobKind
+from backend.jobs.kinds import JobKind, Queue
 from backend.jobs.models import IS_ACTIVE, Attempt, Job, JobEvent, LogLine, Worker
 from backend.jobs.states import ENDED
+from tests import rabbitmq
 from tests.integration.probes import EFFECT, KINDS
 
 ROOT = Path(__file__).parents[2]
@@ -124,6 +126,10 @@ class Stack:
     @property
     def environment(self) -> dict[str, str]:
         """The variables of every program; nothing of the caller's gets through but PATH."""
+        if self.rabbit:
+            broker = {"CELERY_BROKER_URL": self.rabbit.url, **self.rabbit.environment}
+        else:
+            broker = {"REDIS_URL": f"unix://{self.folder}/broker.sock"}
         return {
             "PATH": os.pathsep.join([str(BIN), *os.get_exec_path()]),
             "HOME": str(self.folder),
@@ -133,15 +139,29 @@ class Stack:
             "SECRET_KEY": "a key for tests, of forty characters or so",
             "DATA_DIR": str(self.data),
             "DATABASE_URL": self.database_url,
-            "REDIS_URL": f"unix://{self.folder}/broker.sock",
             "WEB_BIND": f"127.0.0.1:{self.port}",
             "PROMETHEUS_MULTIPROC_DIR": str(self.folder / "metrics"),
+            **broker,
             **FAST,
             **self.times,
         }
 
+    @cached_property
+    def rabbit(self) -> rabbitmq.Node | None:
+        """The node of RabbitMQ, where that is the broker."""
+        if self.broker != "rabbitmq-server":
+            return None
+        return rabbitmq.Node(self.folder / "rabbitmq", free_port(), free_port(), free_port())
+
+    @property
+    def broker_programs(self) -> list[str]:
+        """What the broker is made of, in the order of starting."""
+        return ["epmd", "broker"] if self.rabbit else ["broker"]
+
     def command(self, name: str) -> Sequence[str | Path]:
         """The command line of a program, as the deployment has it but for the probe kinds."""
+        if self.rabbit and name in self.broker_programs:
+            return self.rabbit.command if name == "broker" else self.rabbit.mapper_command
         if name == "broker":
             socket_path = str(self.folder / "broker.sock")
             return [
@@ -194,6 +214,8 @@ class Stack:
                 until(self.broker_answers, "the broker answers")
 
     def broker_answers(self) -> bool:
+        if self.rabbit:
+            return self.rabbit.answers()
         with socket.socket(socket.AF_UNIX) as link, suppress(OSError):
             link.settimeout(1)
             link.connect(str(self.folder / "broker.sock"))
@@ -202,7 +224,10 @@ class Stack:
         return False
 
     def flush_broker(self) -> None:
-        """Have the broker forget everything."""
+        """Have the broker forget every message."""
+        if self.rabbit:
+            self.rabbit.purge(list(Queue))
+            return
         with socket.socket(socket.AF_UNIX) as link:
             link.connect(str(self.folder / "broker.sock"))
             link.sendall(b"FLUSHALL\r\n")
@@ -251,10 +276,10 @@ class Stack:
         faults = []
         for person in self.people:
             person.http.close()
-        order = [name for name in self.programs if name != "broker"]
+        order = [name for name in self.programs if name not in self.broker_programs]
         for name in order:
             self.programs[name].terminate()
-        for name in [*order, "broker"]:
+        for name in [*order, *reversed(self.broker_programs)]:
             program = self.programs.get(name)
             if program is None:
                 continue

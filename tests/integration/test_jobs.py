@@ -199,3 +199,34 @@ def test_a_batch_is_cancelled_in_the_middle_and_keeps_what_is_done(
     running.wait_for(batch, "cancelled", seconds=8)
     children = person.http.get(f"/api/jobs/{batch}/children").json()["jobs"]
     assert {child["state"] for child in children} == {"REVOKED"}
+
+
+def test_thousands_of_doorbells_are_counted_exactly(running: Stack) -> None:
+    running.terminate("low").wait(15)
+    depths = running.app.extensions["sluice.broker_depths"]
+    celery = running.app.extensions["sluice.celery"]
+    # Not by the doorbell, which would spare most of them.
+    with celery.connection_for_write() as link, celery.amqp.Producer(link.channel()) as producer:
+        for _ in range(3000):
+            celery.send_task(TASK, (uuid4().hex,), queue="low_priority", producer=producer)
+
+    until(lambda: depths()["low_priority"] == 3000, "the broker has them all")
+    running.flush_broker()
+    assert depths()["low_priority"] == 0
+
+
+def test_a_worker_of_two_queues_serves_the_first_of_them_first(
+    running: Stack, gate: Callable[..., UUID], begun: Callable[..., int], go: Callable[[], None]
+) -> None:
+    running.terminate("high").wait(15)
+    gates = [gate(), gate()]
+    until(lambda: {running.job(each).state for each in gates} == {"running"}, "all slots are busy")
+    waiting = [running.submit(probes.nap, seconds=0.1) for _ in range(10)]
+    urgent = [running.submit(probes.urgent_nap, seconds=0.1) for _ in range(10)]
+    go()
+
+    running.assert_done_once(*gates, *waiting, *urgent, seconds=40)
+    starts = [running.job(each).started_at for each in waiting]
+    last = max(running.job(each).started_at for each in urgent)
+    # A message that a slot had taken before may come first.
+    assert len([start for start in starts if start < last]) <= 2
