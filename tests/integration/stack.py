@@ -297,7 +297,7 @@ class Stack:
 
     def processes(self) -> list[int]:
         """Everything that was started here or below, by the variables that it has."""
-        mark = f"DATA_DIR={self.data}".encode()
+        mark = f"HOME={self.folder}".encode()
         found = []
         for path in Path("/proc").glob("[0-9]*/environ"):
             with suppress(OSError):
