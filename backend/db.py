@@ -235,7 +235,11 @@ def engine_options(url: URL) -> dict[str, Any]:
             "keepalives_count": 3,
             "tcp_user_timeout": 15_000,
             "options": "-c statement_timeout=60000 -c lock_timeout=15000"
-            " -c idle_in_transaction_session_timeout=300000 -c timezone=UTC",
+            " -c idle_in_transaction_session_timeout=300000 -c timezone=UTC"
+            # The server too looks whether its caller is still there, or a machine that vanished in
+            # the middle of a write would hold its rows for those five minutes.
+            " -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
+            " -c tcp_user_timeout=15000",
         },
     }
 
