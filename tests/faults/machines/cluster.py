@@ -1,6 +1,5 @@
-"""The application on several machines: what all share on the hub, a worker on each of the others."""
+"""The application on several machines: what they share on the hub, and a worker on each."""
 
-import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -9,8 +8,10 @@ from pathlib import Path
 from uuid import UUID
 
 import httpx
-from sqlalchemy import select
+from psycopg.conninfo import make_conninfo
+from sqlalchemy import make_url, select
 
+from backend.db import engine_options
 from backend.jobs.kinds import Queue
 from backend.jobs.models import Attempt, Job
 from tests.faults.machines.network import HUB, Network
@@ -49,11 +50,26 @@ class Cluster(Stack):
     def s3(self) -> str:
         return f"http://{self.network.hub}:{self.s3_port}"
 
+    @property
+    def libpq_address(self) -> str:
+        """The database's address with what the application asks of every connection."""
+        asked = engine_options(make_url(self.database_url))["connect_args"]["options"]
+        return make_conninfo(self.database_url, options=asked)
+
     def command(self, name: str) -> Sequence[str | Path]:
         if name in MACHINES:
             data = self.data / name
             data.mkdir(exist_ok=True)
-            worker = [*CELERY, "worker", "-Q", ",".join(Queue), "-c", str(SLOTS), "-n", f"{name}@%h"]
+            worker = [
+                *CELERY,
+                "worker",
+                "-Q",
+                ",".join(Queue),
+                "-c",
+                str(SLOTS),
+                "-n",
+                f"{name}@%h",
+            ]
             return [*self.network.entering(name), "env", f"DATA_DIR={data}", *worker]
         return [*self.network.entering(HUB), *self._shared(name)]
 

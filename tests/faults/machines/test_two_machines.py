@@ -3,6 +3,8 @@
 import io
 import os
 import signal
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -99,6 +101,37 @@ def test_a_job_that_was_done_elsewhere_is_not_done_again_by_the_machine_that_com
     cluster.assert_done_once(*jobs)
     assert [attempt.outcome for attempt in cluster.attempts(jobs[0])] == ["lost", "succeeded"]
     assert_serves(cluster, lost)
+
+
+HOLD_ROW = """
+import sys, time, psycopg
+with psycopg.connect(sys.argv[1], keepalives=0) as connection:
+    connection.execute("UPDATE jobs SET stage = stage WHERE id = %s", [sys.argv[2]])
+    print("holds", flush=True)
+    time.sleep(3600)
+"""
+
+
+def test_a_machine_that_vanishes_in_the_middle_of_a_write_holds_its_job_for_half_a_minute_at_most(
+    cluster: Cluster, signs: Path, gate: Callable[..., UUID], begun: Callable[..., int]
+) -> None:
+    job_id = gate()
+    begun()
+    lost = cluster.machine_of(job_id)
+    hold = [sys.executable, "-c", HOLD_ROW, cluster.libpq_address, str(job_id)]
+    with subprocess.Popen(
+        [*cluster.network.entering(lost), *hold], stdout=subprocess.PIPE
+    ) as writer:
+        try:
+            assert writer.stdout
+            assert writer.stdout.readline() == b"holds\n"
+            cluster.network.cut(lost)
+            begun(2, LEASE_SECONDS + ROUND_SECONDS + 30)
+        finally:
+            writer.kill()
+    (signs / "go").touch()
+
+    cluster.assert_done_once(job_id)
 
 
 def assert_serves(cluster: Cluster, machine: str) -> None:
