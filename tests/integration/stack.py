@@ -211,7 +211,7 @@ class Stack:
                     start_new_session=True,
                 )
             if name == "broker":
-                until(self.broker_answers, "the broker answers")
+                until(self.broker_answers, "the broker answers", 60)
 
     def broker_answers(self) -> bool:
         if self.rabbit:
