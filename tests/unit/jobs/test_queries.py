@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 from flask import Flask
-from sqlalchemy import Select, insert, select, tuple_, update
+from sqlalchemy import Select, insert, literal, select, tuple_, update
 from sqlalchemy.dialects import sqlite
 
 from backend.clock import utc_now
@@ -250,6 +250,7 @@ def finished(kind: str, started: datetime, ended: datetime) -> Job:
         params={},
         created_at=started,
         run_at=started,
+        turn_at=started,
         started_at=started,
         ended_at=ended,
         max_attempts=3,
@@ -286,6 +287,7 @@ def full(app: Flask) -> Flask:
             "params": {},
             "created_at": clock,
             "run_at": clock,
+            "turn_at": clock,
             "ended_at": clock if number % 20 < 16 else None,
             "lease_expires_at": clock if states[number % 20] == "running" else None,
             "max_attempts": 3,
@@ -342,7 +344,7 @@ def test_every_list_is_found_by_an_index_of_its_owner_or_parent(full: Flask) -> 
 
 
 DUTIES = {
-    "claim": (attempts.next_ready(Queue.DEFAULT), "ix_jobs_ready"),
+    "claim": (attempts.next_ready(literal(Queue.DEFAULT)), "ix_jobs_ready"),
     "rescue": (select(Job).where(IS_LEASED, Job.lease_expires_at < db_now()), "ix_jobs_leases"),
     "release": (select(Job.id).where(IS_PARKED), "ix_jobs_parked"),
     "events of an owner": (
