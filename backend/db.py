@@ -12,10 +12,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, ClassVar, cast
+from uuid import UUID
 
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import JSON, URL, BigInteger, DateTime, Dialect, Engine, MetaData, Table, event
+from sqlalchemy import (
+    JSON,
+    URL,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Engine,
+    MetaData,
+    Table,
+    Uuid,
+    event,
+)
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -77,6 +89,24 @@ def _sqlite_now(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
     # Six digits of fraction, as SQLAlchemy stores them, so that text compares as time does.
     seconds = compiler.process(element.clauses, **kw)
     return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', ({seconds}) || ' seconds')"
+
+
+class random_uuid(FunctionElement[UUID]):  # noqa: N801 - reads as the SQL function it is
+    """A UUID that the database draws, for each row another."""
+
+    type = Uuid()
+    inherit_cache = True
+    name = "random_uuid"
+
+
+@compiles(random_uuid, "postgresql")
+def _postgresql_uuid(*_: Any, **__: Any) -> str:
+    return "gen_random_uuid()"
+
+
+@compiles(random_uuid, "sqlite")
+def _sqlite_uuid(*_: Any, **__: Any) -> str:
+    return "lower(hex(randomblob(16)))"
 
 
 class transaction_id(FunctionElement[int]):  # noqa: N801 - reads as the SQL function it is

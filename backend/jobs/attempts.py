@@ -4,12 +4,12 @@ Every write after the claim names the attempt's token (the fence): a worker that
 dead and comes back changes nothing, because the row's token is another's by then.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
@@ -31,9 +31,10 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningUpdate
 
-from backend.db import db_now, table_of
-from backend.jobs.ledger import TOLD, record_event
+from backend.db import db_now, random_uuid, table_of
+from backend.jobs.ledger import TOLD, record_event, record_events
 from backend.jobs.models import (
     IS_LEASED,
     IS_READY,
@@ -72,6 +73,11 @@ class Claim(Fence):
     parent_id: UUID | None
     checkpoint: dict[str, Any] | None
     request_id: str
+
+    @property
+    def fence(self) -> Fence:
+        """What every write of the attempt names."""
+        return Fence(job_id=self.job_id, token=self.token, attempt=self.attempt)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,64 +164,87 @@ class Slot:
     lease_seconds: float
 
 
-def claim(session: Session, slot: Slot, *, aged: Level | None = None) -> Claim | None:
-    """Take the next job of the slot's queues. None when there is nothing to do.
+def claim(session: Session, slot: Slot, *, most: int = 1, aged: Level | None = None) -> list[Claim]:
+    """Take the next jobs of the first of the slot's queues in which any is ready.
 
-    One conditional UPDATE: of two slots that want the same job, one finds no row. A job that is
-    overdue at the level `aged` goes before all others: a slot that asks for each level now and
-    then leaves none of them waiting for ever.
+    Returns at most so many, in the order in which they are to run; none when there is nothing to
+    do. It is one conditional UPDATE: of two slots that want the same job, one finds no row. A job
+    that is overdue at the level `aged` is taken before all others, alone: a slot that asks for
+    each level now and then leaves none of them waiting for ever.
     """
-    token = uuid4()
     values = {
         "worker": slot.name.rpartition("/")[0],
         "slot": slot.name,
         "lease_seconds": slot.lease_seconds,
-        "new_token": token,
     }
+    taken: Sequence[Row[Any]] = ()
     if aged is not None:
-        values |= {"aged_queue": aged.queue, "aged_priority": aged.priority}
-    job = session.execute(_claiming(slot.queues, aged is not None), values).one_or_none()
-    if job is None:
-        return None
-    begun = {"job_id": job.id, "number": job.attempt, "token": token, "worker": slot.name}
-    session.execute(_BEGINNING, begun)
-    record_event(session, job)
-    announce(session, job)
-    return Claim(
-        job_id=job.id,
-        token=token,
-        attempt=job.attempt,
-        attempts_left=job.max_attempts - (job.attempt - job.uncharged),
-        kind=job.kind,
-        params=job.params,
-        owner_id=job.owner_id,
-        parent_id=job.parent_id,
-        checkpoint=job.checkpoint,
-        request_id=job.request_id,
+        level = {"aged_queue": aged.queue, "aged_priority": aged.priority}
+        taken = session.execute(_CLAIMING_OVERDUE, values | level).all()
+    if not taken:
+        taken = session.execute(_claiming(slot.queues), values | {"most": most}).all()
+    if not taken:
+        return []
+    session.execute(
+        _BEGINNING,
+        [
+            {"job_id": job.id, "number": job.attempt, "token": job.token, "worker": slot.name}
+            for job in taken
+        ],
     )
+    record_events(session, taken)
+    for job in taken:
+        announce(session, job)
+    return [
+        Claim(
+            job_id=job.id,
+            token=job.token,
+            attempt=job.attempt,
+            attempts_left=job.max_attempts - (job.attempt - job.uncharged),
+            kind=job.kind,
+            params=job.params,
+            owner_id=job.owner_id,
+            parent_id=job.parent_id,
+            checkpoint=job.checkpoint,
+            request_id=job.request_id,
+        )
+        for job in sorted(taken, key=lambda job: (-job.priority, job.turn_at, job.id))
+    ]
 
 
 # The statements of the way that every job goes are made once: SQLAlchemy takes longer to build
 # one than to run it. Their parameters have names that no column has.
 
 
+_WORKER = bindparam("worker", type_=String)
+
+
 @cache
-def _claiming(queues: tuple[str, ...], aged: bool) -> Update:
-    worker = bindparam("worker", type_=String)
-    chosen = [next_ready(literal(queue), worker).scalar_subquery() for queue in queues]
-    if aged:
-        level = overdue(
-            bindparam("aged_queue", type_=String), bindparam("aged_priority", type_=Integer), worker
-        )
-        chosen.insert(0, level.scalar_subquery())
+def _claiming(queues: tuple[str, ...]) -> Update:
+    first = [
+        ready_in(literal(queue), _WORKER)
+        .with_only_columns(literal(queue))
+        .order_by(None)
+        .limit(1)
+        .scalar_subquery()
+        for queue in queues
+    ]
+    queue = func.coalesce(*first, null())
+    return _taking(next_ready(queue, _WORKER).limit(bindparam("most", type_=Integer)))
+
+
+def _taking(chosen: Select[UUID]) -> Update:
+    # Looked for once, before the rows are written: a plan that looked again for each row would
+    # take more of them than wanted.
+    ids = chosen.cte("chosen").prefix_with("MATERIALIZED", dialect="postgresql")
     return (
         update(_jobs)
         # Spelled otherwise than IS_READY, or SQLite would look through all that are.
-        .where(_jobs.c.id == func.coalesce(*chosen, null()), _jobs.c.state.in_(READY))
+        .where(_jobs.c.id.in_(select(ids.c.id)), _jobs.c.state.in_(READY))
         .values(
             state=JobState.RUNNING,
             attempt=_jobs.c.attempt + 1,
-            token=bindparam("new_token", type_=_jobs.c.token.type),
+            token=random_uuid(),
             lease_expires_at=db_now(bindparam("lease_seconds", type_=Float)),
             started_at=db_now(),
             worker=bindparam("slot"),
@@ -223,16 +252,29 @@ def _claiming(queues: tuple[str, ...], aged: bool) -> Update:
         )
         .returning(
             *TOLD,
-            _jobs.c.uncharged,
-            _jobs.c.max_attempts,
-            _jobs.c.kind,
-            _jobs.c.params,
-            _jobs.c.checkpoint,
-            _jobs.c.request_id,
+            *(
+                _jobs.c[name]
+                for name in [
+                    "token",
+                    "uncharged",
+                    "max_attempts",
+                    "kind",
+                    "params",
+                    "checkpoint",
+                    "request_id",
+                    "priority",
+                    "turn_at",
+                ]
+            ),
         )
     )
 
 
+_CLAIMING_OVERDUE = _taking(
+    overdue(
+        bindparam("aged_queue", type_=String), bindparam("aged_priority", type_=Integer), _WORKER
+    )
+)
 _BEGINNING = insert(_attempts).values(started_at=db_now())
 
 
@@ -308,6 +350,33 @@ def save_checkpoint(session: Session, held: Fence, state: dict[str, Any]) -> boo
 def finish(session: Session, held: Fence, result: dict[str, Any]) -> Row[Any] | None:
     """End the attempt and its job as succeeded; None when it is no longer this attempt's."""
     return _end(session, held, _FINISHING, "succeeded", new_result=result)
+
+
+def finish_all(session: Session, done: Mapping[Fence, dict[str, Any]]) -> None:
+    """End attempts and their jobs as succeeded, those that still are these attempts'."""
+    ids = {"held_jobs": [fence.job_id for fence in done]}
+    found: Sequence[Row[Any]] = session.execute(_HOLDING, ids).all()
+    tokens = {fence.token: fence for fence in done}
+    held = {job: tokens[job.token] for job in found if job.token in tokens}
+    if not held:
+        return
+    session.execute(
+        _FINISHING,
+        [
+            {"held_job": fence.job_id, "held_token": fence.token, "new_result": done[fence]}
+            for fence in held.values()
+        ],
+    )
+    session.execute(
+        _ENDING_ATTEMPT,
+        [
+            {"held_token": fence.token, "new_outcome": "succeeded", "new_error": None}
+            for fence in held.values()
+        ],
+    )
+    record_events(session, held)
+    for job in held:
+        announce(session, job)
 
 
 def fail(
@@ -387,7 +456,7 @@ def _end(
 ) -> Row[Any] | None:
     """The one way in which an attempt ends, whatever becomes of its job."""
     of = {"held_job": held.job_id, "held_token": held.token}
-    job: Row[Any] | None = session.execute(statement, of | values).one_or_none()
+    job: Row[Any] | None = session.execute(_telling(statement), of | values).one_or_none()
     if job is None:
         return None
     session.execute(
@@ -396,6 +465,11 @@ def _end(
     record_event(session, job, note)
     announce(session, job)
     return job
+
+
+@cache
+def _telling(statement: Update) -> ReturningUpdate[Any]:
+    return statement.returning(*TOLD)
 
 
 def _ending(state: JobState, **values: Any) -> Update:
@@ -417,7 +491,6 @@ def _ending(state: JobState, **values: Any) -> Update:
             version=_jobs.c.version + 1,
             **values,
         )
-        .returning(*TOLD)
     )
 
 
@@ -438,6 +511,17 @@ _GIVING_BACK = _ending(
     JobState.QUEUED,
     run_at=db_now(),
     uncharged=_jobs.c.uncharged + bindparam("free", type_=Integer),
+)
+# As they will be told of once they have succeeded.
+_HOLDING = (
+    select(
+        *(each for each in TOLD if each.name not in {"state", "version"}),
+        literal(JobState.SUCCEEDED).label("state"),
+        (_jobs.c.version + 1).label("version"),
+        _jobs.c.token,
+    )
+    .where(_jobs.c.id.in_(bindparam("held_jobs", expanding=True)), IS_LEASED)
+    .with_for_update()
 )
 _ENDING_ATTEMPT = (
     update(_attempts)

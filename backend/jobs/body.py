@@ -15,11 +15,13 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+from uuid import UUID
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -28,7 +30,7 @@ from sqlalchemy.orm import Session
 from backend.config import Settings
 from backend.db import AWAY, db, transaction
 from backend.jobs import actions, attempts, workspace
-from backend.jobs.attempts import Claim, Level, Slot
+from backend.jobs.attempts import Claim, Fence, Level, Slot
 from backend.jobs.kinds import Kinds
 from backend.jobs.outcomes import PAUSE_SECONDS, Call, Outcome, Voice, unknown_kind
 from backend.jobs.shared_page import SharedPage
@@ -42,6 +44,11 @@ IDLE, SPOKEN = b"i", b"s"  # the answers: nothing is ready; an attempt that has 
 # Of all claims, those that ask first for a job that is overdue at a level drawn by lot.
 AGED_SHARE = 0.25
 HIGHEST_PRIORITY = 10
+# A process whose attempts are short claims several jobs at once, and records their ends together.
+SHORT_SECONDS = 0.01
+MOST_AT_ONCE = 16
+MOST_DELAY = 0.05  # seconds from the end of an attempt to its record
+UNBEGUN = "It was claimed and had not begun."
 MOST_ATTEMPTS = 1000  # of one process
 MOST_GROWTH_KIB = 64 * 1024  # of its memory, over all its attempts
 
@@ -61,6 +68,11 @@ class Body:
     left: int = MOST_ATTEMPTS
     newborn_kib: int = 0
     retires: bool = False
+    at_once: int = 1  # jobs that the next claim takes
+    held: deque[Claim] = field(default_factory=deque)  # claimed, and not begun
+    done: dict[Fence, dict[str, Any]] = field(default_factory=dict)  # results to be recorded
+    done_since: float = 0.0
+    parents: set[UUID] = field(default_factory=set)  # batches of what is done
 
     def serve(self) -> int:
         """Take attempts whenever the slot says so; return the exit code."""
@@ -68,10 +80,9 @@ class Body:
         self.newborn_kib = _peak_kib()
         while not self.retires and (word := self.control.recv(GO.size)):
             (self.wanted,) = GO.unpack(word)
-            held = self._take()
             try:
-                while held is not None:
-                    held = self._attempt(held)
+                while (held := self._next()) is not None:
+                    self._attempt(held)
             except AWAY:
                 log.exception("outcome_not_recorded")
                 return NOT_RECORDED
@@ -79,30 +90,69 @@ class Body:
                 self.control.sendall(IDLE)
         return RETIRED
 
-    def _take(self, after: Claim | None = None) -> Claim | None:
-        """Tell the batch of the job that has just ended, and claim the next one."""
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is to be begun."""
+        return self.retires or not self.wanted or self.is_closing()
+
+    # ------------------------------------------------------------ claims
+
+    def _next(self) -> Claim | None:
+        """The next job to run; what is done is recorded before the next are claimed."""
+        is_late = bool(self.done) and time.monotonic() - self.done_since > MOST_DELAY
+        if self.is_over or is_late or not self.held:
+            self._turn_over()
+        return self.held.popleft() if self.held else None
+
+    def _turn_over(self) -> None:
+        """Record what is done, and claim the next jobs: in one transaction where that can be."""
+        if self.done:
+            finish = partial(attempts.finish_all, done=self.done)
+            self._record(finish, take=not self.parents)
+            self.done.clear()
+            self._say("recorded")
+            if not self.parents:
+                return
+        # A batch is told of its children once they are seen to have ended.
+        parents = {*self.parents}
+        self.parents.clear()
+        self._tell(parents)
+
+    def _tell(self, parents: Iterable[UUID]) -> None:
+        """Tell batches of children that have ended, and claim the next jobs."""
         try:
             with transaction() as session:
-                actions.tell_parent(after.parent_id if after else None)
-                return self._claim(session)
+                for parent_id in parents:
+                    actions.tell_parent(parent_id)
+                held = self._claim(session)
+            self.held = held
         except SQLAlchemyError as error:
-            # The jobs stay ready in the ledger; the steward rings for them again.
+            # The steward releases what is to be released, and rings for what is ready.
             log.warning("ledger_unreachable", error=type(error).__name__)
             db.session.remove()
-            return None
+            # What could not be given back is by the slot, once this process is gone.
+            self.retires = self.retires or bool(self.held)
+            self.held.clear()
 
-    def _claim(self, session: Session) -> Claim | None:
-        """Claim the next job, unless this process or its worker is to end."""
-        if self.retires or not self.wanted or self.is_closing():
-            return None
+    def _claim(self, session: Session) -> deque[Claim]:
+        """The jobs that this process holds from now on."""
+        if self.is_over:
+            for claim in self.held:
+                attempts.give_back(session, claim, "handed_back", note=UNBEGUN, charged=False)
+            return deque()
+        if self.held:
+            return self.held
         aged = None
         if random.random() < AGED_SHARE:  # noqa: S311 - a lot, not a secret
             priority = random.randint(0, HIGHEST_PRIORITY)  # noqa: S311
             aged = Level(random.choice(self.slot.queues), priority)  # noqa: S311
-        return attempts.claim(session, self.slot, aged=aged)
+        most = min(self.at_once, self.wanted, self.left)
+        return deque(attempts.claim(session, self.slot, most=most, aged=aged))
 
-    def _attempt(self, held: Claim) -> Claim | None:
-        """Run a job to its end; return the next one."""
+    # ------------------------------------------------------------ one attempt
+
+    def _attempt(self, held: Claim) -> None:
+        """Run a job to its end, and record that at once or soon with others."""
         self.wanted, self.left = self.wanted - 1, self.left - 1
         structlog.contextvars.bind_contextvars(
             request_id=held.request_id,
@@ -111,51 +161,81 @@ class Body:
             worker=self.slot.name,
         )
         started, before = time.monotonic(), _Traces.now()
-        self.page.begin(held)
+        self.page.begin(held, others=len(self.held))
         voice = Voice(held, self.page, self.lines)
         kind = self.kinds.get(held.kind)
         call = Call(kind, held, self.settings, self.page, voice) if kind else None
         outcome = call.outcome() if call else unknown_kind(held)
+        seconds = time.monotonic() - started
         grown = _peak_kib() - self.newborn_kib > MOST_GROWTH_KIB
         self.retires = outcome.torn or grown or not self.left or not before.are_all()
 
-        word, taken = self._record(held, call, outcome)
+        is_short = outcome.result is not None and seconds < SHORT_SECONDS
+        self.at_once = min(2 * self.at_once, MOST_AT_ONCE) if is_short else 1
+        if is_short and outcome.result is not None:
+            word = outcome.word
+            self._keep(held, outcome.result)
+        else:
+            word = self._end(held, call, outcome)
         workspace.discard(self.settings, held)
-        self.page.rest()
-        seconds = round(time.monotonic() - started, 3)
-        log.info("attempt_ended", kind=held.kind, outcome=word, duration_seconds=seconds)
-        with suppress(OSError):  # the function has closed what it did not open
-            entry = json.dumps(["ended", held.kind, word, seconds])
-            os.write(self.lines, entry.encode() + b"\n")
-            if voice.has_spoken:
+        if self.page.rest():
+            self.held.clear()  # it took long, and the slot has given the others back
+        shown = round(seconds, 3)
+        log.info("attempt_ended", kind=held.kind, outcome=word, duration_seconds=shown)
+        self._say("ended", held.kind, word, seconds)
+        if voice.has_spoken:
+            with suppress(OSError):  # the function has closed what it did not open
                 self.control.sendall(SPOKEN)
-        return taken if held.parent_id is None else self._take(after=held)
 
-    def _record(self, held: Claim, call: Call | None, outcome: Outcome) -> tuple[str, Claim | None]:
-        """Write the outcome, and claim the next job; return the word for it, and the claim.
+    def _keep(self, held: Claim, result: dict[str, Any]) -> None:
+        """Keep a success to be recorded with others. The slot knows it, if this process dies."""
+        if not self.done:
+            self.done_since = time.monotonic()
+        self.done[held.fence] = result
+        if held.parent_id is not None:
+            self.parents.add(held.parent_id)
+        parent = held.parent_id.hex if held.parent_id else None
+        self._say("done", held.job_id.hex, held.token.hex, held.attempt, parent, result)
 
-        Both in one transaction, which halves what a short job costs; but a batch is told of its
-        child in between. While the database is away, it is tried for as long as a lease lasts.
-        """
+    def _end(self, held: Claim, call: Call | None, outcome: Outcome) -> str:
+        """Record an outcome by itself; return the word for what it came to."""
+        written: list[object] = []
+        try:
+            self._record(lambda session: written.append(outcome.record(session)))
+        except AWAY:
+            raise
+        except Exception as error:
+            if call is None:
+                raise
+            outcome = call.failure(error)  # of an effect: that is recorded too
+            self._record(lambda session: written.append(outcome.record(session)))
+        if held.parent_id is not None:
+            self._tell([held.parent_id])
+        return outcome.word if written[-1] else "lost"
+
+    def _record(self, write: Callable[[Session], None], *, take: bool = False) -> None:
+        """Write, and claim the next jobs; while the database is away, try for a lease's time."""
         db.session.remove()  # whatever the function did to it
         until = time.monotonic() + self.settings.lease_seconds
-        refused = False
         while True:
             try:
                 with transaction() as session:
-                    word = outcome.word if outcome.record(session) else "lost"
-                    return word, self._claim(session) if held.parent_id is None else None
+                    write(session)
+                    held = self._claim(session) if take else self.held
             except AWAY:
-                # Perhaps it was written, and a job claimed with it: the slot hands that one back.
+                # Perhaps it was written, and jobs claimed with it: the slot gives those back.
                 self.retires = True
                 db.session.remove()
                 if time.monotonic() > until:
                     raise
                 time.sleep(PAUSE_SECONDS)
-            except Exception as error:
-                if call is None or refused:
-                    raise
-                outcome, refused = call.failure(error), True  # of an effect: that is recorded too
+            else:
+                self.held = held
+                return
+
+    def _say(self, *record: object) -> None:
+        with suppress(OSError):  # the function has closed what it did not open
+            os.write(self.lines, json.dumps(record).encode() + b"\n")
 
 
 class _Traces(NamedTuple):
@@ -163,14 +243,14 @@ class _Traces(NamedTuple):
 
     threads: int
     files: int
-    folder: Path
+    folder: str
 
     @classmethod
     def now(cls) -> "_Traces":
         if sys.platform != "linux":
-            return cls(0, 0, Path())
-        files = sum(1 for _ in Path("/proc/self/fd").iterdir())
-        return cls(threading.active_count(), files, Path.cwd())
+            return cls(0, 0, "")
+        files = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - it is done for every job
+        return cls(threading.active_count(), files, os.getcwd())  # noqa: PTH109
 
     def are_all(self) -> bool:
         """Whether there are no others now, and no process is left that the function started."""

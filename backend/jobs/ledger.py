@@ -239,14 +239,22 @@ def remove(session: Session, job: Job) -> None:
 
 def record_event(session: Session, job: Job | Row[Any], note: str | None = None) -> None:
     """Record the job's present state as an event."""
-    event = {
+    session.execute(_HAPPENING, _event(job, note))
+
+
+def record_events(session: Session, jobs: Iterable[Row[Any]]) -> None:
+    """Record the present states of jobs as events."""
+    session.execute(_HAPPENING, [_event(job) for job in jobs])
+
+
+def _event(job: Job | Row[Any], note: str | None = None) -> dict[str, Any]:
+    return {
         "job_id": job.id,
         "owner_id": job.owner_id if job.parent_id is None else None,
         "state": job.state,
         "attempt": job.attempt or 0,
         "note": note,
     }
-    session.execute(_HAPPENING, event)
 
 
 _HAPPENING = insert(table_of(JobEvent)).values(at=db_now())

@@ -31,6 +31,7 @@ from backend.jobs.shared_page import SharedPage
 log = structlog.get_logger(__name__)
 
 LONGEST_LINE = 2000
+LONGEST_PASSED = 4000  # of a result that is recorded with others
 PAUSE_SECONDS = 0.3  # between two tries while the database is away
 # So many attempts may be cut short by a database that is away before one is charged: a job whose
 # own statements make the database give up must come to an end too.
@@ -48,6 +49,8 @@ class Outcome:
 
     word: str
     record: Callable[[Session], object]
+    # All that there is to record, where that is a small result alone.
+    result: dict[str, Any] | None = None
     # Whether the function was left in a place that it did not choose.
     torn: bool = False
 
@@ -165,7 +168,10 @@ class Call:
                 effect(session)
             return ended
 
-        return Outcome("succeeded", finish)
+        # Not every database takes what JSON does not have.
+        is_small = len(json.dumps(result, allow_nan=False)) <= LONGEST_PASSED
+        is_all = is_small and not (kept or self.ctx.effects)
+        return Outcome("succeeded", finish, result if is_all else None)
 
     def _given_up(self, sentence: str, code: str, *, torn: bool = False) -> Outcome:
         self.ctx.log(sentence, level="error")

@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -31,10 +31,11 @@ from backend.config import Settings
 from backend.db import db, survive_crashes_alone, transaction
 from backend.jobs import actions, attempts, metrics, processes, workspace
 from backend.jobs.attempts import Fence, Lease, Line, Slot
-from backend.jobs.body import GO, IDLE, NOT_RECORDED, RETIRED, Body
+from backend.jobs.body import GO, IDLE, NOT_RECORDED, RETIRED, UNBEGUN, Body
 from backend.jobs.kinds import JobKind, Kinds
 from backend.jobs.models import IS_LEASED, Attempt, Job
 from backend.jobs.shared_page import Begun, SharedPage
+from backend.jobs.signals import ring
 
 log = structlog.get_logger(__name__)
 
@@ -62,6 +63,7 @@ class Watched:
     asked: float | None = None
     interrupted: bool = False
     why: Why | None = None  # it was killed
+    relieved: bool = False
 
 
 @dataclass(slots=True)
@@ -82,6 +84,9 @@ class Watch:
     lines: dict[Fence, list[Line]] = field(default_factory=lambda: defaultdict(list))
     speaker: Fence | None = None
     lines_kept: int = 0
+    # Successes of which the process has not said yet that they are recorded, with their batches.
+    unrecorded: dict[Fence, dict[str, Any]] = field(default_factory=dict)
+    parents: set[UUID] = field(default_factory=set)
     watched: Watched | None = None
     to_end: int = 0  # the signal that told this process to end
 
@@ -228,6 +233,7 @@ class Watch:
         begun = self.page.current()
         with suppress(SQLAlchemyError):
             self._settle(os.waitstatus_to_exitcode(status))
+            self._forget_recorded()
             if begun is not None:
                 actions.tell_parent(begun.parent_id)
         if begun is not None:
@@ -255,6 +261,7 @@ class Watch:
         if watched is None:
             return
         try:
+            self._relieve(watched, now)
             self._write(watched, now)
         except SQLAlchemyError as error:
             db.session.rollback()
@@ -263,6 +270,35 @@ class Watch:
         if now - watched.renewed > self.settings.lease_seconds:
             self._kill(watched, "lease_lost")
         self._limit(watched, now)
+
+    def _relieve(self, watched: Watched, now: float) -> None:
+        """Record what the process has done, and give back what it has not begun.
+
+        It claims and records several at once while attempts are short; here is one that is not.
+        """
+        others = bool(watched.begun.others or self.unrecorded)
+        if watched.relieved or not others or now - watched.begun.started < WRITE_PAUSE:
+            return
+        if not self.page.relieve(watched.begun.number):
+            return
+        with transaction() as session:
+            attempts.finish_all(session, self.unrecorded)
+            for job in self._leased(session):
+                fence = attempts.fence_of(job)
+                if fence != watched.begun.fence:
+                    attempts.give_back(session, fence, "handed_back", note=UNBEGUN, charged=False)
+                    ring(session, job.queue, [job.id])
+        watched.relieved = True
+        self._forget_recorded()
+
+    def _forget_recorded(self) -> None:
+        self.unrecorded.clear()
+        while self.parents:
+            actions.tell_parent(self.parents.pop())
+
+    def _leased(self, session: Session) -> Sequence[Job]:
+        mine = (IS_LEASED, Job.worker == self.slot.name, Job.token.is_not(None))
+        return session.scalars(sql_select(Job).where(*mine)).all()
 
     def _write(self, watched: Watched, now: float) -> None:
         if now - watched.wrote >= WRITE_PAUSE:
@@ -323,6 +359,13 @@ class Watch:
                 match json.loads(raw):
                     case ["ended", kind, outcome, seconds]:
                         metrics.count_attempt(kind, outcome, seconds)
+                    case ["done", job_id, token, attempt, parent, result]:
+                        fence = Fence(job_id=UUID(job_id), token=UUID(token), attempt=attempt)
+                        self.unrecorded[fence] = result
+                        self.parents |= {UUID(parent)} if parent else set()
+                    case ["recorded"]:
+                        self.unrecorded.clear()
+                        self.parents.clear()
                     case ["line", job_id, token, attempt, at, level, message]:
                         fence = Fence(job_id=UUID(job_id), token=UUID(token), attempt=attempt)
                         line = Line(at=datetime.fromisoformat(at), level=level, message=message)
@@ -363,11 +406,9 @@ class Watch:
 
     def _settle(self, code: int) -> None:
         """Record the end of attempts whose process could not."""
-        mine = sql_select(Job).where(
-            IS_LEASED, Job.worker == self.slot.name, Job.token.is_not(None)
-        )
         with transaction() as session:
-            for job in session.scalars(mine).all():
+            attempts.finish_all(session, self.unrecorded)
+            for job in self._leased(session):
                 fence = attempts.fence_of(job)
                 word = self._settle_one(session, fence, code)
                 log.info("attempt_ended", kind=job.kind, outcome=word, **self._ids(fence))
@@ -381,9 +422,8 @@ class Watch:
             attempts.log_end(session, fence, note)
             attempts.give_back(session, fence, "handed_back", note=note, charged=False)
             return "handed_back"
-        if code in {RETIRED, NOT_RECORDED} or (watched and watched.why and not is_watched):
-            note = "It was claimed and had not begun."
-            attempts.give_back(session, fence, "handed_back", note=note, charged=False)
+        if code in {RETIRED, NOT_RECORDED} or (watched and not is_watched):
+            attempts.give_back(session, fence, "handed_back", note=UNBEGUN, charged=False)
             return "handed_back"
         if watched and watched.why == "cancelled":
             attempts.stop(session, fence, "killed")

@@ -5,11 +5,15 @@ microseconds and never waits, so a function may report as often as it likes; the
 times a second and sees the newest, also while the attempt is deep inside a C library.
 """
 
+import fcntl
 import json
 import mmap
 import struct
+import tempfile
 import time
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -17,8 +21,8 @@ from uuid import UUID
 from backend.jobs.attempts import Claim, Fence, Progress
 
 SIZE = 8192
-WISH = struct.Struct("<I")  # the number of the attempt that is wanted to stop
-STOP_AT, INTERRUPT_AT = 0, 4
+WISH = struct.Struct("<I")  # the number of an attempt
+STOP_AT, INTERRUPT_AT, RELIEVED_AT = 0, 4, 8
 ATTEMPT_AT, PROGRESS_AT = 64, 4096
 HEADER = struct.Struct("<II")  # length, CRC-32 of the payload
 LONGEST_STAGE = 60
@@ -35,6 +39,7 @@ class Begun:
     kind: str
     parent_id: UUID | None
     request_id: str
+    others: int  # jobs that its process has claimed besides
     started: float
 
 
@@ -42,33 +47,37 @@ class SharedPage:
     """Made before the fork and used on both sides of it."""
 
     def __init__(self) -> None:
-        self._page = mmap.mmap(-1, SIZE)
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it is locked by both sides
+        self._file.truncate(SIZE)
+        self._page = mmap.mmap(self._file.fileno(), SIZE)
         self._number = 0
         self._progress: list[Any] = []
 
     # ------------------------------------------------------------ the attempt's side
 
-    def begin(self, held: Claim) -> None:
-        """Show that an attempt runs."""
+    def begin(self, held: Claim, others: int = 0) -> None:
+        """Show that an attempt runs, and how many jobs are claimed besides."""
         self._number = self.count + 1
         fence = [held.job_id.hex, held.token.hex, held.attempt]
         parent = held.parent_id.hex if held.parent_id else None
-        about = [held.kind, parent, held.request_id, time.monotonic()]
+        about = [held.kind, parent, held.request_id, others, time.monotonic()]
         self._write(ATTEMPT_AT, [self._number, True, *fence, *about])
 
-    def rest(self) -> None:
-        """Show that no attempt runs."""
-        self._write(ATTEMPT_AT, [self.count, False])
+    def rest(self) -> bool:
+        """Show that no attempt runs; tell whether the slot has relieved its process of others."""
+        with self._locked():
+            self._write(ATTEMPT_AT, [self.count, False])
+            return self._number_at(RELIEVED_AT) == self.count
 
     @property
     def stop_wanted(self) -> bool:
         """Whether the attempt is asked to stop."""
-        return self._wish(STOP_AT) == self._number
+        return self._number_at(STOP_AT) == self._number
 
     @property
     def interrupt_wanted(self) -> bool:
         """Whether the attempt has run for longer than it may."""
-        return self._wish(INTERRUPT_AT) == self._number
+        return self._number_at(INTERRUPT_AT) == self._number
 
     def post(self, progress: Progress) -> None:
         """Replace the progress shown."""
@@ -96,13 +105,14 @@ class SharedPage:
         began = self._read(ATTEMPT_AT)
         if not (began and began[1]):
             return None
-        number, _, job_id, token, attempt, kind, parent, request_id, started = began
+        number, _, job_id, token, attempt, kind, parent, request_id, others, started = began
         return Begun(
             number=number,
             fence=Fence(job_id=UUID(hex=job_id), token=UUID(hex=token), attempt=attempt),
             kind=kind,
             parent_id=UUID(hex=parent) if parent else None,
             request_id=request_id,
+            others=others,
             started=started,
         )
 
@@ -119,21 +129,46 @@ class SharedPage:
 
     def ask_to_stop(self, number: int) -> None:
         """Ask an attempt to stop at its next check."""
-        self._page[STOP_AT : STOP_AT + WISH.size] = WISH.pack(number)
+        self._put(STOP_AT, number)
 
     def interrupt(self, number: int) -> None:
         """Say which attempt a SIGUSR1 is meant for."""
-        self._page[INTERRUPT_AT : INTERRUPT_AT + WISH.size] = WISH.pack(number)
+        self._put(INTERRUPT_AT, number)
+
+    def relieve(self, number: int) -> bool:
+        """Tell the process to forget the other jobs that it holds; False if the attempt is over.
+
+        So it is for one of both to say what becomes of them.
+        """
+        with self._locked():
+            current = self.current()
+            runs = current is not None and current.number == number
+            if runs:
+                self._put(RELIEVED_AT, number)
+            return runs
 
     def close(self) -> None:
         """Give the page back."""
         self._page.close()
+        self._file.close()
 
     # ------------------------------------------------------------ records
 
-    def _wish(self, at: int) -> int:
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        # The kernel lets go of the lock of a process that dies.
+        fcntl.lockf(self._file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN)
+
+    def _number_at(self, at: int) -> int:
         number: int = WISH.unpack(self._page[at : at + WISH.size])[0]
         return number
+
+    def _put(self, at: int, number: int) -> None:
+        self._page[at : at + WISH.size] = WISH.pack(number)
 
     def _write(self, at: int, record: list[Any]) -> None:
         # At most six bytes a character, so this fits; half a surrogate pair becomes a "?".

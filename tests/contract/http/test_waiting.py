@@ -77,7 +77,7 @@ class Person:
     def begin(self, queue: Queue = Queue.LOW) -> Claim:
         """Let a worker take the queue's next job."""
         with self.caller.app.app_context(), transaction() as session:
-            held = attempts.claim(session, Slot("w@test/1", (queue,), 600))
+            (held,) = attempts.claim(session, Slot("w@test/1", (queue,), 600))
         assert held is not None
         return held
 

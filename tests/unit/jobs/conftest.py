@@ -18,7 +18,7 @@ from backend.app import create_app
 from backend.config import Settings
 from backend.db import Base, db, transaction
 from backend.jobs import Queue, attempts, submit
-from backend.jobs.attempts import Claim, Slot
+from backend.jobs.attempts import Claim, Level, Slot
 from backend.jobs.kinds import JobKind, Kinds
 from backend.jobs.models import Job
 from tests import invariants
@@ -139,10 +139,16 @@ def slot_of(*queues: str, name: str = "w@test/1", lease_seconds: float = 60) -> 
     return Slot(name, queues, lease_seconds)
 
 
+def claim_one(session: Session, slot: Slot, *, aged: Level | None = None) -> Claim | None:
+    """The slot's next job, if there is one."""
+    taken = attempts.claim(session, slot, aged=aged)
+    return taken[0] if taken else None
+
+
 def claimed(queue: str = Queue.DEFAULT, lease_seconds: float = 60) -> Claim:
     """The queue's next job, claimed."""
     with transaction() as session:
-        held = attempts.claim(session, slot_of(queue, lease_seconds=lease_seconds))
+        held = claim_one(session, slot_of(queue, lease_seconds=lease_seconds))
     assert held is not None, f"nothing was ready in {queue}"
     return held
 

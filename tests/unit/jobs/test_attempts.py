@@ -29,6 +29,7 @@ from tests.unit.jobs.conftest import (
     STRANGER,
     at_once,
     beside,
+    claim_one,
     claimed,
     in_transaction,
     now,
@@ -41,7 +42,7 @@ from tests.unit.jobs.conftest import (
 
 
 def claim(session: Session) -> Claim | None:
-    return attempts.claim(session, slot_of(Queue.DEFAULT))
+    return claim_one(session, slot_of(Queue.DEFAULT))
 
 
 def shown(percent: float, message: str = "reading") -> Progress:
@@ -91,7 +92,7 @@ def test_what_is_not_due_or_of_another_queue_or_paused_is_not_taken(app: Flask) 
         )
 
     assert in_transaction(claim) is None
-    assert in_transaction(attempts.claim, slot_of(Queue.HIGH)) is None
+    assert in_transaction(claim_one, slot_of(Queue.HIGH)) is None
     with transaction() as session:
         session.delete(session.get_one(Pause, (PauseScope.QUEUE, Queue.HIGH)))
     assert claimed(Queue.HIGH).job_id == urgent.id
@@ -255,7 +256,7 @@ def test_a_rescue_that_races_the_completion_leaves_one_end_or_a_clean_rerun(app:
         for _ in range(60):
             submit(session, probes.once, OWNER)
     with transaction() as session:
-        held = [attempts.claim(session, slot_of(Queue.DEFAULT)) for _ in range(60)]
+        held = [claim_one(session, slot_of(Queue.DEFAULT)) for _ in range(60)]
 
     told = race(
         app,
@@ -345,7 +346,7 @@ def test_what_is_paused_is_not_taken_until_it_is_resumed(
         session.add(Pause(scope=scope, name=name, paused_at=db_now()))
     assert in_transaction(claim) is None
     if scope is not PauseScope.WORKER:
-        assert in_transaction(attempts.claim, slot_of(Queue.DEFAULT, name="other@test/1")) is None
+        assert in_transaction(claim_one, slot_of(Queue.DEFAULT, name="other@test/1")) is None
     with transaction() as session:
         session.execute(delete(Pause))
 
@@ -353,7 +354,7 @@ def test_what_is_paused_is_not_taken_until_it_is_resumed(
 
 
 def taken_from(*queues: Queue, aged: Level | None = None) -> UUID | None:
-    held = in_transaction(attempts.claim, slot_of(*queues), aged=aged)
+    held = in_transaction(claim_one, slot_of(*queues), aged=aged)
     return held.job_id if held else None
 
 

@@ -18,6 +18,7 @@ from tests.unit.jobs.conftest import (
     OWNER,
     Bell,
     at_once,
+    claim_one,
     claimed,
     in_transaction,
     now,
@@ -196,7 +197,7 @@ def test_cancelling_a_batch_stops_what_waits_asks_what_runs_and_keeps_what_is_do
     in_transaction(attempts.stop, under_way)
     in_transaction(batches.release, parent.id)
     assert now(parent).state == "cancelled"
-    assert in_transaction(attempts.claim, slot_of(Queue.DEFAULT)) is None
+    assert in_transaction(claim_one, slot_of(Queue.DEFAULT)) is None
 
 
 @on_both
@@ -236,7 +237,7 @@ def test_children_claimed_or_handed_back_during_a_cancel_stop_all_the_same(app: 
         held = [claimed() for _ in range(6)]
 
         def claim_on(session: Session, number: int) -> Claim | None:
-            return attempts.claim(session, slot_of(Queue.DEFAULT))
+            return claim_one(session, slot_of(Queue.DEFAULT))
 
         def hand_back(session: Session, number: int) -> None:
             attempts.give_back(session, held[number], "lost", note="gone", charged=True)  # noqa: B023

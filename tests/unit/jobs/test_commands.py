@@ -3,8 +3,8 @@
 from flask import Flask
 
 from backend.db import db
-from backend.jobs import Queue, attempts, workers
-from tests.unit.jobs.conftest import in_transaction, slot_of, submitted
+from backend.jobs import Queue, workers
+from tests.unit.jobs.conftest import claim_one, in_transaction, slot_of, submitted
 
 
 def run(app: Flask, *arguments: str) -> str:
@@ -17,9 +17,9 @@ def run(app: Flask, *arguments: str) -> str:
 def test_a_paused_queue_hands_out_nothing_until_it_is_resumed(app: Flask) -> None:
     submitted()
     assert run(app, "pause", "default", "--reason", "moving house") == "default is paused.\n"
-    assert in_transaction(attempts.claim, slot_of(Queue.DEFAULT)) is None
+    assert in_transaction(claim_one, slot_of(Queue.DEFAULT)) is None
     assert run(app, "resume", "default") == "default is open.\n"
-    assert in_transaction(attempts.claim, slot_of(Queue.DEFAULT)) is not None
+    assert in_transaction(claim_one, slot_of(Queue.DEFAULT)) is not None
 
 
 def test_pausing_and_resuming_twice_changes_nothing_more(app: Flask) -> None:

@@ -21,6 +21,7 @@ from tests.unit.jobs.conftest import (
     Bell,
     News,
     at_once,
+    claim_one,
     claimed,
     in_transaction,
     now,
@@ -77,7 +78,7 @@ def test_a_job_of_a_transaction_that_rolls_back_never_was(app: Flask, bell: Bell
         in_transaction(submit_and_fail)
 
     assert db.session.scalar(select(func.count()).select_from(Job)) == 0
-    assert in_transaction(attempts.claim, slot_of(Queue.DEFAULT)) is None
+    assert in_transaction(claim_one, slot_of(Queue.DEFAULT)) is None
     submitted()
     assert len(bell.rung) == 1
 
@@ -105,7 +106,7 @@ def test_a_queued_job_is_cancelled_at_once_and_never_runs(app: Flask) -> None:
     job = cancel(submitted())
 
     assert (job.state, job.cancel_requested_by) == ("cancelled", OWNER)
-    assert in_transaction(attempts.claim, slot_of(Queue.DEFAULT)) is None
+    assert in_transaction(claim_one, slot_of(Queue.DEFAULT)) is None
 
 
 @on_both
@@ -161,7 +162,7 @@ def test_a_cancel_that_races_a_claim_either_prevents_it_or_reaches_the_attempt(a
     told = race(
         app,
         jobs,
-        lambda session, _: attempts.claim(session, slot_of(Queue.DEFAULT)),
+        lambda session, _: claim_one(session, slot_of(Queue.DEFAULT)),
         lambda session, job: ledger.cancel(session, session.get_one(Job, job.id), by=OWNER).state,
     )
 
@@ -197,7 +198,7 @@ def many_running(count: int) -> list[Claim]:
         for _ in range(count):
             submit(session, probes.echo, OWNER, text="x")
     with transaction() as session:
-        held = [attempts.claim(session, slot_of(Queue.DEFAULT)) for _ in range(count)]
+        held = [claim_one(session, slot_of(Queue.DEFAULT)) for _ in range(count)]
     return [claim for claim in held if claim]
 
 

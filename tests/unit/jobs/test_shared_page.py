@@ -44,7 +44,7 @@ def progress(message: str = "reading", percent: float = 12.5) -> Progress:
 def other_side(page: SharedPage) -> SharedPage:
     """The same page as the process beyond the fork has it."""
     twin = SharedPage.__new__(SharedPage)
-    twin._page, twin._number, twin._progress = page._page, 0, []
+    twin._page, twin._file, twin._number, twin._progress = page._page, page._file, 0, []
     return twin
 
 
@@ -100,6 +100,17 @@ def test_a_wish_is_for_one_attempt_and_not_for_the_next(page: SharedPage) -> Non
     page.begin(claim())
 
     assert (page.stop_wanted, page.interrupt_wanted) == (False, False)
+
+
+def test_a_process_that_is_relieved_learns_it_when_the_attempt_is_over(page: SharedPage) -> None:
+    slot = other_side(page)
+    assert not slot.relieve(7)
+    assert slot.relieve(1)
+    assert page.rest()
+    page.begin(claim())
+
+    assert not page.rest()
+    assert not slot.relieve(2)  # too late: it runs no more
 
 
 def test_progress_of_the_attempt_before_is_not_taken_for_this_ones(page: SharedPage) -> None:

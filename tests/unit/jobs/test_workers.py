@@ -7,10 +7,10 @@ from flask import Flask
 from sqlalchemy import update
 
 from backend.db import db_now, transaction
-from backend.jobs import Queue, attempts, workers
+from backend.jobs import Queue, workers
 from backend.jobs.attempts import Claim
 from backend.jobs.models import Worker
-from tests.unit.jobs.conftest import in_transaction, now, on_both, slot_of, submitted
+from tests.unit.jobs.conftest import claim_one, in_transaction, now, on_both, slot_of, submitted
 
 
 def dead_pid() -> int:
@@ -22,7 +22,7 @@ def dead_pid() -> int:
 
 def claimed_by(slot: str) -> Claim:
     submitted()
-    held: Claim | None = in_transaction(attempts.claim, slot_of(Queue.DEFAULT, name=slot))
+    held: Claim | None = in_transaction(claim_one, slot_of(Queue.DEFAULT, name=slot))
     assert held is not None
     return held
 
