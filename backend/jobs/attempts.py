@@ -513,7 +513,7 @@ _GIVING_BACK = _ending(
     uncharged=_jobs.c.uncharged + bindparam("free", type_=Integer),
 )
 # As they will be told of once they have succeeded.
-_HOLDING = (
+_HOLDING: Select[Any] = (
     select(
         *(each for each in TOLD if each.name not in {"state", "version"}),
         literal(JobState.SUCCEEDED).label("state"),
