@@ -15,6 +15,7 @@ from backend.config import Settings
 from backend.documents import routes as documents_routes
 from backend.http.api import Blueprint
 from backend.jobs import Schedule, duties
+from backend.jobs import admin as jobs_admin
 from backend.jobs import commands as jobs_commands
 from backend.jobs import routes as jobs_routes
 from backend.jobs.celery_bridge import connect_broker
@@ -37,6 +38,7 @@ EXTENSIONS: tuple[Callable[[Flask, Settings], None], ...] = (
 BLUEPRINTS: tuple[Blueprint, ...] = (
     accounts_routes.blueprint,
     jobs_routes.blueprint,
+    jobs_admin.blueprint,
     documents_routes.blueprint,
     compression_routes.blueprint,
     ops_routes.blueprint,
@@ -50,4 +52,10 @@ JOB_KINDS: tuple[JobKind[..., Any], ...] = (
 
 SCHEDULES: tuple[Schedule, ...] = (duties.HOURLY_CLEAN_UP,)
 
-COMMANDS: tuple[click.Command, ...] = (accounts_commands.users, jobs_commands.queues)
+COMMANDS: tuple[click.Command, ...] = (
+    accounts_commands.users,
+    jobs_commands.jobs,
+    jobs_commands.queues,
+    jobs_commands.kinds,
+    jobs_commands.workers,
+)

@@ -1,5 +1,6 @@
 """What is done to jobs with the kinds of the application at hand."""
 
+import time
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -8,13 +9,11 @@ from flask import current_app
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from backend.db import db, transaction
+from backend.db import transaction
 from backend.errors import AppError, Conflict
 from backend.jobs import batches, ledger, queries
 from backend.jobs.kinds import JobKind, Kinds
 from backend.jobs.models import Job
-
-MOST_AT_ONCE = 10_000
 
 
 def kind_of(job: Job) -> JobKind[Any, Any]:
@@ -44,6 +43,15 @@ def tell_parent(parent_id: UUID | None) -> None:
             batches.roll_up(session, parent_id, children_share(session.get(Job, parent_id)))
 
 
+def stop_children(seconds: float) -> int:
+    """Stop, for so many seconds, what is left of large batches that were cancelled; how many."""
+    until = time.monotonic() + seconds
+    total = 0
+    while time.monotonic() < until and (stopped := batches.stop_children()):
+        total += stopped
+    return total
+
+
 def children_share(parent: Job | None) -> float:
     """The part of a batch's progress bar that its children fill: its kind's first stage."""
     kinds: Kinds = current_app.extensions["sluice.kinds"]
@@ -61,22 +69,11 @@ def act(session: Session, action: str, job: Job, *, by: int, force: bool) -> Non
         ledger.remove(session, job)
 
 
-def act_on_all(
-    owner_id: int,
-    action: str,
-    ids: Sequence[UUID] | None,
-    wanted: queries.Filter,
-    *,
-    force: bool,
-) -> dict[str, Any]:
-    """Do an action to many jobs, each in a transaction of its own; tell what was not possible.
+def act_on_each(owner_id: int, action: str, ids: Sequence[UUID], *, force: bool) -> dict[str, Any]:
+    """Do an action to each of an owner's jobs, in a transaction of its own.
 
-    At most ten thousand at a time; `matched` above `done` and `problems` says to ask again.
+    Tells what was not possible, and why.
     """
-    if ids is None:
-        query = wanted.apply(select(Job.id), owner_id).order_by(Job.id)
-        ids = db.session.scalars(query.limit(MOST_AT_ONCE)).all()
-        db.session.commit()
     done, problems = 0, []
     for job_id in dict.fromkeys(ids):
         try:

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
+    Select,
     case,
     delete,
     exists,
@@ -25,12 +26,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session, aliased
 
-from backend.db import db_now
+from backend.db import db, db_now, transaction
 from backend.errors import Conflict
 from backend.jobs import ledger
 from backend.jobs.kinds import JobKind
 from backend.jobs.ledger import AS_WRITTEN, FRESH, new_row, record_event
-from backend.jobs.models import IS_ACTIVE, IS_PARKED, Artifact, Job, JobEvent
+from backend.jobs.models import IS_ACTIVE, IS_PARKED, Artifact, Job
 from backend.jobs.signals import announce, ring
 from backend.jobs.states import ACTIVE, ENDED, JobState
 
@@ -86,13 +87,54 @@ def submit_batch(
 
 
 def cancel(session: Session, job: Job, *, by: int | None, force: bool = False) -> Job:
-    """Cancel a job, and with a batch all of it. What has finished is kept."""
+    """Cancel a job, and with a batch its children. What has finished is kept.
+
+    Of a large batch, the first children alone: the rest is `stop_children`'s, in transactions
+    that hold up nobody.
+    """
     job = ledger.cancel(session, job, by=by, force=force)
-    if job.state != JobState.CANCELLING or job.lease_expires_at is not None:
-        return job
-    _move_children(session, job, IS_ACTIVE, **ledger.stop_request(by, force))
-    release(session, job.id)
-    return ledger.reloaded(session, job)
+    if job.state == JobState.CANCELLING and job.lease_expires_at is None:
+        _stop_some(session, job, ROWS_AT_ONCE)
+        job = ledger.reloaded(session, job)
+    return job
+
+
+def stop_children(most: int = ROWS_AT_ONCE) -> int:
+    """Stop so many children of batches that are to stop; return how many, 0 when none is left.
+
+    What is to be done stands in the batches' own rows, so whoever comes next goes on with it.
+    """
+    unasked = _child.cancel_requested_at.is_(None) | (Job.cancel_force & ~_child.cancel_force)
+    left = exists().where(_child.parent_id == Job.id, _child.state.in_(ACTIVE), unasked)
+    parents = select(Job.id).where(IS_PARKED, Job.state == JobState.CANCELLING, left)
+    ids = db.session.scalars(parents.order_by(Job.id)).all()
+    db.session.commit()
+    for parent_id in ids:
+        with transaction() as session:
+            parent = session.get(Job, parent_id, populate_existing=True)
+            if parent is not None and (stopped := _stop_some(session, parent, most)):
+                return stopped
+    return 0
+
+
+def _stop_some(session: Session, parent: Job, most: int) -> int:
+    """Stop so many children of a batch that is to stop, and end it with the last of them."""
+    by, force = parent.cancel_requested_by, parent.cancel_force
+    chosen = _unasked(parent.id, force=force).order_by(Job.id).limit(most)
+    moved = ledger.move_all(
+        session,
+        Job.id.in_(session.scalars(chosen).all()),
+        IS_ACTIVE,
+        **ledger.stop_request(by, force),
+    )
+    release(session, parent.id)
+    return len(moved)
+
+
+def _unasked(parent_id: UUID, *, force: bool) -> Select[UUID]:
+    """The active children that were not asked to stop yet, or not by force."""
+    asked = Job.cancel_force if force else Job.cancel_requested_at.is_not(None)
+    return select(Job.id).where(Job.parent_id == parent_id, Job.state.in_(ACTIVE), ~asked)
 
 
 def retry(
@@ -105,24 +147,45 @@ def retry(
     failed = exists().where(_child.parent_id == job.id, _child.state.in_(AGAIN))
     if each is None or not reopen(session, job, kind, failed):
         return ledger.retry(session, job, kind)
-    ids = _move_children(
+    retry_children(session, each, Job.parent_id == job.id)
+    return ledger.reloaded(session, job)
+
+
+def retry_children(
+    session: Session, each: JobKind[Any, Any], *chosen: ColumnElement[bool], behind: float = 0.0
+) -> int:
+    """Queue children of one batch again that failed or were cancelled; return how many.
+
+    Their batch waits for them already. They are of the kind `each`, and take their turns so many
+    seconds later.
+    """
+    moved = ledger.move_all(
         session,
-        job,
+        *chosen,
         Job.state.in_(AGAIN),
-        JobState.QUEUED,
+        to=JobState.QUEUED,
         max_attempts=Job.attempt - Job.uncharged + each.retry.attempts,
         run_at=db_now(),
-        turn_at=db_now(),
+        turn_at=db_now(behind),
         **FRESH,
     )
-    ring(session, each.queue, ids[:RINGS_AT_ONCE])
-    return ledger.reloaded(session, job)
+    ring(session, each.queue, [row.id for row in moved[:RINGS_AT_ONCE]])
+    return len(moved)
 
 
 def retry_child(
     session: Session, job: Job, kind: JobKind[Any, Any], parent: Job, closing: JobKind[Any, Any]
 ) -> Job:
     """Try one child of a batch again; a batch that has ended waits for it and closes anew.
+
+    Raises Conflict while the batch is being closed or cancelled.
+    """
+    wait_again(session, parent, closing)
+    return ledger.retry(session, job, kind)
+
+
+def wait_again(session: Session, parent: Job, closing: JobKind[Any, Any]) -> None:
+    """Have a batch wait for children that are about to be tried again.
 
     Raises Conflict while the batch is being closed or cancelled.
     """
@@ -134,7 +197,6 @@ def retry_child(
             code="not_retryable",
             retry_after_seconds=2,
         )
-    return ledger.retry(session, job, kind)
 
 
 def reopen(
@@ -241,34 +303,3 @@ def _in_runs(children: Iterable[Child]) -> Iterator[list[Child]]:
     rest = iter(children)
     while run := list(islice(rest, ROWS_AT_ONCE)):
         yield run
-
-
-def _move_children(
-    session: Session,
-    parent: Job,
-    condition: ColumnElement[bool],
-    to: JobState | ColumnElement[str],
-    **values: Any,
-) -> list[UUID]:
-    """Change the state of the children for which the condition holds; return their ids.
-
-    The events are those of the rows that the UPDATE moved: a child that moves by itself at the
-    same moment is told of once.
-    """
-    moved = session.execute(
-        update(Job)
-        .where(Job.parent_id == parent.id, condition)
-        .values(state=to, version=Job.version + 1, **values)
-        .returning(Job.id, Job.state, Job.attempt),
-        execution_options={"synchronize_session": False},
-    ).all()
-    if moved:
-        now = session.scalars(select(db_now())).one()
-        session.execute(
-            insert(JobEvent),
-            [
-                {"job_id": job_id, "at": now, "state": state, "attempt": attempt}
-                for job_id, state, attempt in moved
-            ],
-        )
-    return [job_id for job_id, _, _ in moved]

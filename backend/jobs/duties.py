@@ -16,7 +16,7 @@ from backend.db import db, db_now, transaction
 from backend.http.idempotency import forget_old
 from backend.jobs.context import JobContext
 from backend.jobs.kinds import Queue, job
-from backend.jobs.models import IS_ACTIVE, Job, JobInput, ScheduleSlot, Worker
+from backend.jobs.models import IS_ACTIVE, Act, Job, JobInput, ScheduleSlot, Worker
 from backend.jobs.schedules import Schedule
 from backend.jobs.states import ENDED
 from backend.storage import services as storage
@@ -26,6 +26,7 @@ AT_ONCE = 500
 ORPHAN_AGE = timedelta(hours=1)
 INPUTS_KEPT = timedelta(days=1)  # well beyond the next clean-up
 SLOTS_KEPT_SECONDS = 90 * 86400.0
+ACTS_KEPT_SECONDS = 366 * 86400.0
 WORKERS_KEPT_SECONDS = 86400.0  # after the last sign of life
 
 
@@ -53,6 +54,7 @@ def clean_up(ctx: JobContext) -> dict[str, Any]:
         forget_expired_sessions(session)
         old = ScheduleSlot.created_at < db_now(-SLOTS_KEPT_SECONDS)
         session.execute(delete(ScheduleSlot).where(old))
+        forget_acts(session)
         session.execute(delete(Worker).where(Worker.seen_at < db_now(-WORKERS_KEPT_SECONDS)))
     ctx.report("Removing expired files…", 0, "files")
     with transaction() as session:
@@ -71,6 +73,11 @@ def clean_up(ctx: JobContext) -> dict[str, Any]:
 
 
 HOURLY_CLEAN_UP = Schedule(name="clean_up", cron="0 * * * *", kind=clean_up, catch_up="once")
+
+
+def forget_acts(session: Session) -> None:
+    """Forget what was done to many jobs over a year ago."""
+    session.execute(delete(Act).where(Act.finished_at < db_now(-ACTS_KEPT_SECONDS)))
 
 
 def _keep_inputs(session: Session) -> None:

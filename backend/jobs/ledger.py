@@ -5,7 +5,7 @@ writers of job rows. Every change of state is one conditional UPDATE, so that of
 one finds no row and does nothing. Services never commit: the caller owns the transaction.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 from uuid import UUID
@@ -13,6 +13,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import (
     ColumnElement,
+    Result,
     Row,
     case,
     delete,
@@ -36,6 +37,7 @@ from backend.jobs.models import IS_ACTIVE, IS_READY, Job, JobEvent, JobInput
 from backend.jobs.signals import announce, ring
 from backend.jobs.states import ENDED, JobState
 
+MOST_TOLD = 200  # of jobs that are changed at once
 TURN = timedelta(seconds=1)  # by which each further job of an owner goes behind the last
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -212,17 +214,19 @@ FRESH: dict[str, Any] = {
 }
 
 
+_parent = aliased(Job)
+IS_REMOVABLE = Job.state.in_(ENDED) & ~exists().where(
+    _parent.id == Job.parent_id, _parent.state.not_in(ENDED)
+)
+
+
 def remove(session: Session, job: Job) -> None:
     """Delete an ended job with its children, events, log and artifacts.
 
     Raises Conflict while it is active, or its batch is. The files expire on their own.
     """
-    parent = aliased(Job)
-    batch_is_active = exists().where(parent.id == job.parent_id, parent.state.not_in(ENDED))
     gone = session.execute(
-        delete(Job)
-        .where(Job.id == job.id, Job.state.in_(ENDED), ~batch_is_active)
-        .returning(Job.id)
+        delete(Job).where(Job.id == job.id, IS_REMOVABLE).returning(Job.id)
     ).all()
     if not gone and job.ended:
         raise Conflict(
@@ -235,6 +239,12 @@ def remove(session: Session, job: Job) -> None:
             code="job_active",
         )
     session.expunge(job)
+
+
+def remove_all(session: Session, ids: Sequence[UUID]) -> int:
+    """Delete those of the jobs that have ended, and whose batch has; return how many."""
+    gone = delete(Job).where(Job.id.in_(ids), IS_REMOVABLE).returning(Job.id)
+    return len(session.scalars(gone, execution_options={"synchronize_session": False}).all())
 
 
 def record_event(session: Session, job: Job | Row[Any], note: str | None = None) -> None:
@@ -281,3 +291,44 @@ def move(
     record_event(session, moved)
     announce(session, moved)
     return True
+
+
+def move_all(
+    session: Session,
+    *chosen: ColumnElement[bool],
+    to: JobState | ColumnElement[str],
+    **values: Any,
+) -> Sequence[Row[Any]]:
+    """Change the state of all jobs that are chosen; return those that moved, with their queues.
+
+    The events are those of the rows that the UPDATE moved: a job that moves by itself at the
+    same moment is told of once.
+    """
+    moved = change_all(session, *chosen, state=to, **values)
+    if not moved:
+        return moved
+    owner = case((Job.parent_id.is_(None), Job.owner_id))
+    rows = select(Job.id, owner, db_now(), Job.state, Job.attempt)
+    session.execute(
+        insert(JobEvent).from_select(
+            ["job_id", "owner_id", "at", "state", "attempt"],
+            rows.where(Job.id.in_([row.id for row in moved])),
+        )
+    )
+    return moved
+
+
+def change_all(session: Session, *chosen: ColumnElement[bool], **values: Any) -> Sequence[Row[Any]]:
+    """Write the values on all jobs that are chosen; return them as watchers are told of them."""
+    written: Result[Any] = session.execute(
+        update(Job)
+        .where(*chosen)
+        .values(version=Job.version + 1, **values)
+        .returning(*TOLD, Job.queue),
+        execution_options={"synchronize_session": False},
+    )
+    changed = written.all()
+    # Of more, watchers learn when they next look by themselves.
+    for job in changed[:MOST_TOLD]:
+        announce(session, job)
+    return changed

@@ -33,6 +33,8 @@ IS_PARKED: ColumnClause[bool] = literal_column(
     "state IN ('waiting', 'cancelling') AND lease_expires_at IS NULL"
 )
 
+IS_UNFINISHED: ColumnClause[bool] = literal_column("finished_at IS NULL")
+
 # SQLite counts rows only in a column declared INTEGER.
 RowNumber = BigInteger().with_variant(Integer, "sqlite")
 
@@ -270,3 +272,38 @@ class Pause(Base):
     paused_at: Mapped[datetime]
     paused_by: Mapped[str] = mapped_column(String(254), default="")
     reason: Mapped[str] = mapped_column(Text, default="")
+
+
+class Act(Base):
+    """What was done to a queue, a kind, a worker or many jobs: who, when, what, how many.
+
+    An act on many jobs goes in slices, and whoever goes on with it finds here how far it is: all
+    jobs up to `position` are done. Whoever works on it holds `token`, until `lease_expires_at`.
+    """
+
+    __tablename__ = "acts"
+    __table_args__ = (
+        Index(
+            "ix_acts_unfinished", "id", postgresql_where=IS_UNFINISHED, sqlite_where=IS_UNFINISHED
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    action: Mapped[str] = mapped_column(String(20))
+    target: Mapped[str] = mapped_column(String(120), default="")  # a queue, a kind or a worker
+    filter: Mapped[dict[str, Any] | None]  # which jobs (see `queries.Filter`)
+    options: Mapped[dict[str, Any] | None]
+    via: Mapped[str] = mapped_column(String(10))
+    by: Mapped[str] = mapped_column(String(254))
+    user_id: Mapped[int | None]  # no foreign key: the act is kept when the account is gone
+
+    started_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    matched: Mapped[int] = mapped_column(default=0)
+    done: Mapped[int] = mapped_column(default=0)
+
+    bound: Mapped[UUID | None]  # the newest job when it began; what is younger is not touched
+    position: Mapped[UUID | None]
+    batch_id: Mapped[UUID | None]  # the batch that it is in the middle of
+    token: Mapped[UUID | None]
+    lease_expires_at: Mapped[datetime | None]

@@ -1,12 +1,13 @@
 """Reading the ledger: one job, lists, what happened since, why a job waits, when it is done."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Select, func, select, tuple_
+from flask import current_app
+from sqlalchemy import ColumnElement, Select, func, select, tuple_
 from sqlalchemy.orm import Session, selectinload
 
 from backend.clock import utc_now
@@ -29,6 +30,7 @@ from backend.jobs.states import JobState, as_shown
 RECENT_RUNS = 50  # of a kind, from which its duration is foretold
 FEWEST_RUNS = 5  # fewer tell nothing
 WORKER_SECONDS = 60.0
+LONG_SECONDS = 5.0  # for the first in its queue to wait
 
 
 def owned(session: Session, owner_id: int, job_id: UUID) -> Job:
@@ -45,32 +47,77 @@ def owned(session: Session, owner_id: int, job_id: UUID) -> Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which of an owner's jobs; what is None does not matter."""
+    """Which jobs; what is None does not matter."""
 
     state: Sequence[str] | None = None
     kind: str | None = None
     queue: str | None = None
-    q: str | None = None
+    q: str | None = None  # a part of the label
     since: datetime | None = None
+    before: datetime | None = None
     parent_id: UUID | None = None
+    owner_id: int | None = None
+    ids: Sequence[UUID] | None = None
+    with_children: bool = True  # without a parent: whether batches' jobs are matched as well
 
     def apply(self, query: Select[Any], owner_id: int) -> Select[Any]:
-        """Add the conditions."""
-        query = query.where(Job.owner_id == owner_id)
-        query = query.where(
-            Job.parent_id.is_(None) if self.parent_id is None else Job.parent_id == self.parent_id
-        )
+        """Add the conditions, and that the jobs are an owner's, batches as one."""
+        return query.where(*self.of_owner(owner_id).conditions())
+
+    def of_owner(self, owner_id: int) -> "Filter":
+        """The same for an owner's jobs alone, batches as one unless a batch is named."""
+        return replace(self, owner_id=owner_id, with_children=False)
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """What a job must be."""
+        wanted: list[ColumnElement[bool]] = []
+        if self.owner_id is not None:
+            wanted.append(Job.owner_id == self.owner_id)
+        if self.parent_id is not None:
+            wanted.append(Job.parent_id == self.parent_id)
+        elif not self.with_children:
+            wanted.append(Job.parent_id.is_(None))
         if self.state:
-            query = query.where(Job.state.in_(self.state))
+            wanted.append(Job.state.in_(self.state))
         if self.kind:
-            query = query.where(Job.kind == self.kind)
+            wanted.append(Job.kind == self.kind)
         if self.queue:
-            query = query.where(Job.queue == self.queue)
+            wanted.append(Job.queue == self.queue)
         if self.q:
-            query = query.where(Job.label.icontains(self.q, autoescape=True))
+            wanted.append(Job.label.icontains(self.q, autoescape=True))
         if self.since:
-            query = query.where(Job.id >= first_id_at(self.since))
-        return query
+            wanted.append(Job.id >= first_id_at(self.since))
+        if self.before:
+            wanted.append(Job.id < first_id_at(self.before))
+        if self.ids is not None:
+            wanted.append(Job.id.in_(self.ids))
+        return wanted
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, of which `from_json` makes the filter again."""
+        values = {
+            **{name: getattr(self, name) for name in ("kind", "queue", "q", "owner_id")},
+            "state": list(self.state) if self.state else None,
+            "since": self.since and self.since.isoformat(),
+            "before": self.before and self.before.isoformat(),
+            "parent_id": self.parent_id and str(self.parent_id),
+            "ids": None if self.ids is None else [str(job_id) for job_id in self.ids],
+            "with_children": None if self.with_children else False,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Filter":
+        """Make the filter of what `as_json` gave."""
+        read = dict(values)
+        for name in ("since", "before"):
+            if name in read:
+                read[name] = datetime.fromisoformat(read[name])
+        if "parent_id" in read:
+            read["parent_id"] = UUID(read["parent_id"])
+        if "ids" in read:
+            read["ids"] = [UUID(job_id) for job_id in read["ids"]]
+        return cls(**read)
 
 
 def first_id_at(when: datetime) -> UUID:
@@ -86,7 +133,7 @@ def jobs_page(
     """A page of an owner's jobs, the newest first."""
     query = wanted.apply(select(Job), owner_id).order_by(Job.id.desc()).limit(limit + 1)
     if cursor:
-        query = query.where(Job.id < _id_of(cursor))
+        query = query.where(Job.id < id_of(cursor))
     rows = session.scalars(query).all()
     return page_of(rows, limit, lambda job: [job.id.hex])
 
@@ -215,7 +262,7 @@ def last_place(session: Session, owner_id: int, job_id: UUID | None = None) -> P
 class Waiting:
     """Why a job does not run yet."""
 
-    reason: str  # queued, retry_due, paused, no_worker, children
+    reason: str  # children, scheduled, retry_due, paused, no_worker, drained, broker_down, queued
     message: str
     position: int | None = None
     due_at: datetime | None = None
@@ -233,22 +280,44 @@ def why_waiting(session: Session, job: Job) -> Waiting | None:
         return Waiting(
             reason=reason, message=f"Due at {job.run_at:%H:%M:%S} UTC.", due_at=job.run_at
         )
-    pause = session.get(Pause, (PauseScope.QUEUE, job.queue))
-    if pause is not None:
-        return Waiting(
-            reason="paused", message=f"The queue {job.queue} is paused. {pause.reason}".strip()
-        )
-    if not _is_served(session, job.queue):
-        return Waiting(
-            reason="no_worker", message=f"No worker serves the queue {job.queue} just now."
-        )
+    return _stopped(session, job) or _in_line(session, job)
+
+
+def _stopped(session: Session, job: Job) -> Waiting | None:
+    """What keeps a job from being claimed however long it waits."""
+    for scope, name in ((PauseScope.QUEUE, job.queue), (PauseScope.KIND, job.kind)):
+        pause = session.get(Pause, (scope, name))
+        if pause is not None:
+            message = f"The {scope.value} {name} is paused. {pause.reason}".strip()
+            return Waiting(reason="paused", message=message)
+    recent = session.scalars(select(Worker).where(Worker.seen_at > db_now(-WORKER_SECONDS)))
+    serving = [worker.name for worker in recent if job.queue in worker.queues]
+    if not serving:
+        message = f"No worker serves the queue {job.queue} just now."
+        return Waiting(reason="no_worker", message=message)
+    drained = select(Pause.name).where(Pause.scope == PauseScope.WORKER, Pause.name.in_(serving))
+    if len(session.scalars(drained).all()) == len(serving):
+        message = f"All workers of the queue {job.queue} are drained: {', '.join(serving)}."
+        return Waiting(reason="drained", message=message)
+    return None
+
+
+def _in_line(session: Session, job: Job) -> Waiting:
     ahead = _ahead_of(session, job)
+    # The broker is asked only where the ledger knows no reason why the job should still wait.
+    long = job.run_at < utc_now() - timedelta(seconds=LONG_SECONDS)
+    if ahead == 0 and long and not _broker_answers():
+        message = "The broker cannot be reached; jobs start again once it is back."
+        return Waiting(reason="broker_down", message=message, position=1)
     return Waiting(reason="queued", message=f"Number {ahead + 1} in the queue.", position=ahead + 1)
 
 
-def _is_served(session: Session, queue: str) -> bool:
-    recent = select(Worker.queues).where(Worker.seen_at > db_now(-WORKER_SECONDS))
-    return any(queue in queues for queues in session.scalars(recent))
+def _broker_answers() -> bool:
+    try:
+        current_app.extensions["sluice.broker_depths"]()
+    except Exception:  # noqa: BLE001 - each broker has errors of its own
+        return False
+    return True
 
 
 def _ahead_of(session: Session, job: Job) -> int:
@@ -286,7 +355,8 @@ def eta(session: Session, job: Job) -> Eta | None:
     return Eta(low=max(0.0, low - ran), high=max(0.0, high - ran))
 
 
-def _id_of(cursor: str) -> UUID:
+def id_of(cursor: str) -> UUID:
+    """The id that a cursor names; InvalidInput for one that no list gave out."""
     (value,) = decode_cursor(cursor, str)
     try:
         return UUID(hex=value)

@@ -20,9 +20,11 @@ from backend.http.headers import (
 )
 from backend.http.idempotency import idempotent, remember
 from backend.http.pagination import PageQuery
-from backend.jobs import actions, artifacts, batches, ledger, queries, streams
+from backend.jobs import actions, acts, artifacts, batches, ledger, queries, streams
 from backend.jobs.models import Job
+from backend.jobs.orders import Action, Order
 from backend.jobs.schemas import (
+    FILTERS,
     STATES_BY_CLIENT_NAME,
     AttemptListSchema,
     BulkAction,
@@ -43,6 +45,7 @@ from backend.jobs.schemas import (
 blueprint = Blueprint("jobs", __name__, description="Jobs: progress, cancel, results")
 
 POLL_SECONDS = 2
+LARGE = 1000  # children of a batch that are not moved in one transaction any more
 
 
 def detail(job: Job) -> dict[str, Any]:
@@ -78,10 +81,24 @@ def poll(links: dict[str, str]) -> dict[str, str]:
 def wanted(query: dict[str, Any]) -> queries.Filter:
     """The filter that a query asks for; states may have the contract's names or the ledger's."""
     state = query.get("state")
-    names = {key: query.get(key) for key in ("kind", "queue", "q", "since")}
     return queries.Filter(
-        state=STATES_BY_CLIENT_NAME.get(state, [state]) if state else None, **names
+        state=STATES_BY_CLIENT_NAME.get(state, [state]) if state else None,
+        **{key: query[key] for key in FILTERS if key in query},
     )
+
+
+def caller() -> acts.Actor:
+    """The caller, as the record of acts names them."""
+    user = current_user()
+    return acts.Actor(by=user.email, via="http", user_id=user.id)
+
+
+def in_slices(action: Action, job: Job) -> bool:
+    """Do something to a large batch of the caller's in slices; False for any other job."""
+    if (job.items_total or 0) <= LARGE or job.parent_id is not None:
+        return False
+    wanted = queries.Filter(ids=[job.id]).of_owner(current_user().id)
+    return acts.carry_out(caller(), Order(action=action, wanted=wanted)).matched > 0
 
 
 def mine(job_id: UUID) -> Job:
@@ -133,12 +150,16 @@ def status(job_id: UUID) -> dict[str, Any]:
 @blueprint.arguments(CancelRequest, required=False)
 @blueprint.response(200, JobEnvelope)
 def cancel(body: dict[str, Any], job_id: UUID) -> dict[str, Any]:
-    """Ask a job to stop, or with `terminate` kill it. What it has finished is kept."""
+    """Ask a job to stop, or with `terminate` kill it. What it has finished is kept.
+
+    The children of a large batch stop within moments, a part at a time.
+    """
     with transaction() as session:
         owner_id = current_user().id
         job = queries.owned(session, owner_id, job_id)
         batches.cancel(session, job, by=owner_id, force=body["terminate"])
     actions.tell_parent(job.parent_id)
+    actions.stop_children(acts.REQUEST_SECONDS)
     return detail(mine(job_id))
 
 
@@ -148,8 +169,9 @@ def cancel(body: dict[str, Any], job_id: UUID) -> dict[str, Any]:
 @blueprint.response(202, JobEnvelope, headers=ACCEPTED)
 def retry(job_id: UUID) -> Any:
     """Try a failed or cancelled job again; of a batch only what failed."""
-    with transaction() as session:
-        actions.retry(session, queries.owned(session, current_user().id, job_id))
+    if not in_slices(Action.RETRY, mine(job_id)):
+        with transaction() as session:
+            actions.retry(session, queries.owned(session, current_user().id, job_id))
     job = mine(job_id)
     return detail(job), 202, poll(links_of(job))
 
@@ -159,8 +181,9 @@ def retry(job_id: UUID) -> Any:
 @blueprint.response(204)
 def delete(job_id: UUID) -> None:
     """Remove an ended job, with its children, log and artifacts."""
-    with transaction() as session:
-        ledger.remove(session, queries.owned(session, current_user().id, job_id))
+    if not in_slices(Action.DISCARD, mine(job_id)):
+        with transaction() as session:
+            ledger.remove(session, queries.owned(session, current_user().id, job_id))
 
 
 @blueprint.route("/api/jobs/bulk", methods=["POST"])
@@ -169,14 +192,21 @@ def delete(job_id: UUID) -> None:
 @blueprint.arguments(BulkAction)
 @blueprint.response(200, BulkActionResult)
 def bulk(body: dict[str, Any]) -> dict[str, Any]:
-    """Cancel, retry or delete many jobs: those with the ids, or all that a filter matches."""
-    return actions.act_on_all(
-        current_user().id,
-        body["action"],
-        body.get("ids"),
-        wanted(body.get("filter", {})),
-        force=body["terminate"],
+    """Cancel, retry or delete many jobs: those with the ids, or all that a filter matches.
+
+    With a filter, `matched` are those of which the action changes anything. Where they are more
+    than `done`, the rest is being done: it goes on after the answer.
+    """
+    owner_id, action, force = current_user().id, body["action"], body["terminate"]
+    if "ids" in body:
+        return actions.act_on_each(owner_id, action, body["ids"], force=force)
+    order = Order(
+        action=Action.DISCARD if action == "delete" else Action(action),
+        wanted=wanted(body["filter"]).of_owner(owner_id),
+        force=force and action == "cancel",
     )
+    act = acts.carry_out(caller(), order)
+    return {"success": True, "matched": act.matched, "done": act.done, "problems": []}
 
 
 @blueprint.route("/api/jobs/<uuid:job_id>/attempts")

@@ -16,6 +16,7 @@ STATES_BY_CLIENT_NAME = {
     for name in dict.fromkeys(CLIENT_STATE.values())
 }
 STATE_NAMES = [*STATES_BY_CLIENT_NAME, *JobState]
+FILTERS = ("kind", "queue", "q", "since", "before", "parent_id")  # as a `queries.Filter` has them
 MOST_IDS = 1000
 LONGEST_WAIT = 30
 

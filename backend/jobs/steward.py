@@ -16,7 +16,7 @@ from sqlalchemy.orm import aliased
 
 from backend.config import MIB, Settings
 from backend.db import db, db_now, transaction
-from backend.jobs import actions, attempts, batches, metrics, schedules
+from backend.jobs import actions, acts, attempts, batches, metrics, schedules
 from backend.jobs.duties import clean_up
 from backend.jobs.kinds import Queue
 from backend.jobs.ledger import submit
@@ -40,6 +40,8 @@ def tick() -> None:
         release_parents,
         show_children,
         redispatch,
+        stop_children,
+        acts.finish_some,
     ):
         _count(duty)
 
@@ -115,6 +117,11 @@ def release_parents() -> int:
         with transaction() as session:
             released += batches.release(session, parent_id) is not None
     return released
+
+
+def stop_children() -> int:
+    """Stop what is left of large batches that were cancelled."""
+    return actions.stop_children(acts.STEWARD_SECONDS)
 
 
 def show_children() -> int:

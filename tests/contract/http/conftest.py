@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from backend.accounts.models import UserRole
 from backend.config import Settings
 from tests.contract.http.service import (
     Caller,
@@ -64,6 +65,12 @@ def ann(service: Service) -> Caller:
 @pytest.fixture
 def bob(service: Service) -> Caller:
     return service.sign_in("bob")
+
+
+@pytest.fixture
+def root(service: Service) -> Caller:
+    """An administrator."""
+    return service.sign_in("root", UserRole.ADMIN)
 
 
 @pytest.fixture(scope="module")

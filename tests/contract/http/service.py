@@ -23,6 +23,7 @@ from werkzeug.test import TestResponse, encode_multipart
 
 from backend.accounts import services as accounts
 from backend.accounts import tokens
+from backend.accounts.models import UserRole
 from backend.app import create_app
 from backend.config import Settings
 from backend.db import Base, db, transaction
@@ -97,13 +98,16 @@ class Service:
     settings: Settings
     people: dict[str, Caller] = field(default_factory=dict)
 
-    def sign_in(self, name: str = "ann") -> Caller:
+    def sign_in(self, name: str = "ann", role: UserRole = UserRole.USER) -> Caller:
         """Someone who is signed in; the same name is the same person."""
         if name not in self.people:
             with self.app.app_context():
                 with transaction() as session:
                     user = accounts.register(
-                        session, email=f"{name}@example.com", password_hash="unused"
+                        session,
+                        email=f"{name}@example.com",
+                        password_hash="unused",
+                        role=role,
                     )
                     family = accounts.start_session(session, user, self.settings.lease * 100)
                 pair = tokens.mint(family)

@@ -38,6 +38,20 @@ CALLS = {
     ("get", "/healthz"),
     ("get", "/readyz"),
     ("get", "/metrics"),
+    ("get", "/api/admin/jobs"),
+    ("get", "/api/admin/jobs/{job_id}"),
+    ("post", "/api/admin/jobs/bulk"),
+    ("get", "/api/admin/queues"),
+    ("post", "/api/admin/queues/{name}/pause"),
+    ("post", "/api/admin/queues/{name}/resume"),
+    ("get", "/api/admin/kinds"),
+    ("post", "/api/admin/kinds/{name}/pause"),
+    ("post", "/api/admin/kinds/{name}/resume"),
+    ("get", "/api/admin/workers"),
+    ("post", "/api/admin/workers/{name}/drain"),
+    ("post", "/api/admin/workers/{name}/undrain"),
+    ("get", "/api/admin/acts"),
+    ("get", "/api/admin/acts/{act_id}"),
 }
 OPEN = {"/api/auth/register", "/api/auth/login"}
 OPEN |= {"/healthz", "/readyz", "/metrics"}
@@ -153,6 +167,7 @@ HEADERS = {
     "Idempotency-Key": {
         ("post", "/api/compress/bulk"),
         ("post", "/api/documents"),
+        ("post", "/api/admin/jobs/bulk"),
         ("post", "/api/jobs/bulk"),
         ("post", "/api/jobs/{job_id}/cancel"),
         ("post", "/api/jobs/{job_id}/retry"),
