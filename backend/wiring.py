@@ -22,6 +22,7 @@ from backend.jobs.celery_bridge import connect_broker
 from backend.jobs.kinds import JobKind
 from backend.jobs.live import connect_live
 from backend.jobs.relay import connect_relay
+from backend.ops import commands as ops_commands
 from backend.ops import routes as ops_routes
 from backend.ops.metrics import count_requests
 from backend.storage.uploads import receive_uploads
@@ -54,7 +55,7 @@ SCHEDULES: tuple[Schedule, ...] = (duties.HOURLY_CLEAN_UP,)
 
 COMMANDS: tuple[click.Command, ...] = (
     accounts_commands.users,
-    jobs_commands.jobs,
+    ops_commands.jobs,
     jobs_commands.queues,
     jobs_commands.kinds,
     jobs_commands.workers,

@@ -1,5 +1,6 @@
 """The record of what was done, and acts on many jobs: carried out now, finished by the steward."""
 
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,7 @@ def carry_out(actor: Actor, order: Order, *, seconds: float | None = REQUEST_SEC
 
     What is not done by then, the steward does. Jobs that are submitted meanwhile are not touched.
     """
+    begun = time.monotonic()
     matched = orders.count(order)
     newest = db.session.scalars(select(Job.id).order_by(Job.id.desc()).limit(1)).first()
     with transaction() as session:
@@ -54,7 +56,7 @@ def carry_out(actor: Actor, order: Order, *, seconds: float | None = REQUEST_SEC
         session.add(act)
         session.flush()
     with suppress(*AWAY):  # the act is kept, and the steward goes on with it
-        Sweep(act).work(seconds)
+        Sweep(act).work(None if seconds is None else begun + seconds - time.monotonic())
     return find(act.id)
 
 

@@ -307,3 +307,12 @@ class Act(Base):
     batch_id: Mapped[UUID | None]  # the batch that it is in the middle of
     token: Mapped[UUID | None]
     lease_expires_at: Mapped[datetime | None]
+
+
+class LedgerIdentity(Base):
+    """What this ledger is known by: one row, with a random name."""
+
+    __tablename__ = "ledger_identity"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(32))

@@ -16,7 +16,7 @@ from sqlalchemy.orm import aliased
 
 from backend.config import MIB, Settings
 from backend.db import db, db_now, transaction
-from backend.jobs import actions, acts, attempts, batches, metrics, schedules
+from backend.jobs import actions, acts, attempts, batches, marks, metrics, schedules
 from backend.jobs.duties import clean_up
 from backend.jobs.kinds import Queue
 from backend.jobs.ledger import submit
@@ -42,6 +42,7 @@ def tick() -> None:
         redispatch,
         stop_children,
         acts.finish_some,
+        leave_mark,
     ):
         _count(duty)
 
@@ -122,6 +123,12 @@ def release_parents() -> int:
 def stop_children() -> int:
     """Stop what is left of large batches that were cancelled."""
     return actions.stop_children(acts.STEWARD_SECONDS)
+
+
+def leave_mark() -> int:
+    """Say in the broker which ledger is served here, and by which settings."""
+    marks.leave()
+    return 0
 
 
 def show_children() -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from sqlalchemy import delete, select
 
 from backend.db import db, db_now, transaction
-from backend.jobs import attempts
+from backend.jobs import attempts, marks
 from backend.jobs.models import IS_LEASED, Job, Worker
 
 REPORT_SECONDS = 5.0
@@ -20,6 +20,7 @@ def report(name: str, queues: list[str], slots: int) -> None:
             worker = Worker(name=name, queues=queues, slots=slots, started_at=db_now())
             session.add(worker)
         worker.queues, worker.slots, worker.seen_at = queues, slots, db_now()
+    marks.leave()
 
 
 def leave(name: str) -> None:

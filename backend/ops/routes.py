@@ -5,9 +5,10 @@ from typing import Any
 from flask import Response
 from marshmallow import Schema, fields
 
+from backend.accounts.guards import admin_only
 from backend.http.api import Blueprint
 from backend.http.rate_limits import limiter
-from backend.ops import metrics, readiness
+from backend.ops import doctor, metrics, readiness
 
 blueprint = Blueprint("ops", __name__, description="Health, readiness, metrics")
 limiter.exempt(blueprint)
@@ -17,6 +18,22 @@ class HealthSchema(Schema):
     """This process answers."""
 
     status = fields.String(required=True)
+
+
+class FindingSchema(Schema):
+    """One thing that is wrong, and what to do about it."""
+
+    check = fields.String(required=True)
+    problem = fields.String(required=True)
+    advice = fields.String(required=True)
+
+
+class DoctorSchema(Schema):
+    """What is wrong; nothing where `healthy`."""
+
+    success = fields.Boolean(required=True)
+    healthy = fields.Boolean(required=True)
+    findings = fields.List(fields.Nested(FindingSchema), required=True)
 
 
 class ReadinessSchema(Schema):
@@ -42,6 +59,14 @@ def readyz() -> Any:
     ready = all(said == "ok" for said in found.values())
     answer = {"status": "ok" if ready else "not ready", "checks": found}
     return (answer, 200) if ready else (answer, 503, {"Retry-After": "5"})
+
+
+@blueprint.route("/api/admin/doctor")
+@admin_only
+@blueprint.response(200, DoctorSchema)
+def examine() -> dict[str, Any]:
+    """Compare ledger, broker, workers, storage and schedules: what is wrong, and what to do."""
+    return doctor.as_json(doctor.examine())
 
 
 @blueprint.route("/metrics")

@@ -92,7 +92,7 @@ def sweep_orphans(session: Session, older_than: timedelta) -> Freed:
     store belongs to this application's database alone.
     """
     before = utc_now() - older_than
-    orphans = list(_orphans(session, before))
+    orphans = list(find_orphans(session, before))
     _remove_unclaimed([blob.key for blob in orphans])
     spools = sweep_spools(current_settings().workspaces / UPLOADS, before)
     blobs = Freed(len(orphans), sum(blob.size_bytes for blob in orphans))
@@ -128,7 +128,8 @@ def _remove(
         return []
 
 
-def _orphans(session: Session, before: datetime) -> Iterator[Blob]:
+def find_orphans(session: Session, before: datetime) -> Iterator[Blob]:
+    """Yield the blobs that no row claims and that are older than a time."""
     old = (
         blob for blob in store().list() if blob.modified < before and _OWN_KEY.fullmatch(blob.key)
     )

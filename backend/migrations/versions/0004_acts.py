@@ -1,4 +1,4 @@
-"""What is done to many jobs is kept, and finished after a crash.
+"""What is done to many jobs is kept, and finished after a crash; a ledger has an identity.
 
 Revision ID: 0004
 Revises: 0003
@@ -36,6 +36,11 @@ def upgrade() -> None:
     sa.Column('lease_expires_at', sa.DateTime(timezone=True), nullable=True),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_acts'))
     )
+    op.create_table('ledger_identity',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('name', sa.String(length=32), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_ledger_identity'))
+    )
     op.create_index(
         'ix_acts_unfinished', 'acts', ['id'],
         unique=False, postgresql_where=IS_UNFINISHED, sqlite_where=IS_UNFINISHED,
@@ -44,4 +49,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Go back. What was kept of acts is forgotten; an unfinished one stays undone."""
+    op.drop_table('ledger_identity')
     op.drop_table('acts')

@@ -50,6 +50,7 @@ CALLS = {
     ("get", "/api/admin/workers"),
     ("post", "/api/admin/workers/{name}/drain"),
     ("post", "/api/admin/workers/{name}/undrain"),
+    ("get", "/api/admin/doctor"),
     ("get", "/api/admin/acts"),
     ("get", "/api/admin/acts/{act_id}"),
 }
