@@ -22,7 +22,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from backend.config import Settings
-from backend.db import db, transaction
+from backend.db import AWAY, db, transaction
 from backend.jobs.models import LedgerIdentity
 
 KEY = "sluice:applications"
@@ -73,11 +73,12 @@ def leave() -> None:
     if not address or time.monotonic() < last + EVERY_SECONDS:
         return
     current_app.extensions["sluice.marked"] = time.monotonic()
-    ledger, shared = identity(), shared_settings(settings)
-    machine = socket.gethostname()
-    # One of each sort, however many processes write it.
-    field = hashlib.sha256(json.dumps([ledger, machine, shared]).encode()).hexdigest()
-    with suppress(redis.RedisError), closing(connect(address)) as client:
+    shared, machine = shared_settings(settings), socket.gethostname()
+    # The next one comes soon enough, whatever is away.
+    with suppress(redis.RedisError, *AWAY), closing(connect(address)) as client:
+        ledger = identity()
+        # One of each sort, however many processes write it.
+        field = hashlib.sha256(json.dumps([ledger, machine, shared]).encode()).hexdigest()
         seconds, _ = client.time()
         mark = {"ledger": ledger, "machine": machine, "settings": shared, "seen_at": seconds}
         client.hset(KEY, field, json.dumps(mark))

@@ -199,7 +199,9 @@ def bulk(body: dict[str, Any]) -> dict[str, Any]:
     """
     owner_id, action, force = current_user().id, body["action"], body["terminate"]
     if "ids" in body:
-        return actions.act_on_each(owner_id, action, body["ids"], force=force)
+        answer = actions.act_on_each(owner_id, action, body["ids"], force=force)
+        actions.stop_children(acts.REQUEST_SECONDS)
+        return answer
     order = Order(
         action=Action.DISCARD if action == "delete" else Action(action),
         wanted=wanted(body["filter"]).of_owner(owner_id),

@@ -7,12 +7,12 @@ well. A check that cannot be made says so itself, and the others go on.
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
 
-import redis
 from flask import current_app
 from sqlalchemy import func, select
 
@@ -160,14 +160,14 @@ def _against_messages() -> list[tuple[str, int, int]]:
 def broker() -> Found:
     """A broker that is away, throws messages away, or has no room for more."""
     address = _settings().broker_redis_address
-    if not address:
-        current_app.extensions["sluice.broker_depths"]()
-        return
+    fault, evicted = None, 0
     try:
-        client = marks.connect(address)
-        fault, stats = redis_fault(client), client.info("stats")
-        client.close()
-    except redis.RedisError as error:
+        if address:
+            with closing(marks.connect(address)) as client:
+                fault, evicted = redis_fault(client), client.info("stats").get("evicted_keys", 0)
+        else:
+            current_app.extensions["sluice.broker_depths"]()
+    except Exception as error:  # noqa: BLE001 - each broker has errors of its own
         yield (
             f"The broker cannot be reached ({type(error).__name__}): jobs are accepted, and wait.",
             "Start it, or set REDIS_URL or CELERY_BROKER_URL to where it is.",
@@ -176,9 +176,9 @@ def broker() -> Found:
     if fault:
         problem, _, advice = fault.partition("; ")
         yield f"The broker: {problem}.", f"{advice[:1].upper()}{advice[1:]}."
-    if stats.get("evicted_keys"):
+    if evicted:
         yield (
-            f"The broker has thrown {stats['evicted_keys']} keys away since it started.",
+            f"The broker has thrown {evicted} keys away since it started.",
             "Set maxmemory-policy to noeviction, give it more memory, and start it anew.",
         )
 
@@ -219,12 +219,12 @@ def clocks() -> Found:
     database = db.session.scalars(select(db_now())).one()
     yield from _apart("database", database, before, utc_now())
     if _settings().broker_redis_address:
-        client = marks.connect(_settings().broker_redis_address)
-        before = utc_now()
-        seconds, micros = client.time()
+        with closing(marks.connect(_settings().broker_redis_address)) as client:
+            before = utc_now()
+            seconds, micros = client.time()
+            after = utc_now()
         told = datetime.fromtimestamp(seconds + micros / 1e6, UTC)
-        yield from _apart("broker", told, before, utc_now())
-        client.close()
+        yield from _apart("broker", told, before, after)
 
 
 def _apart(what: str, told: datetime, before: datetime, after: datetime) -> Found:

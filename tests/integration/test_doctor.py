@@ -21,7 +21,18 @@ from backend.app import create_app
 from backend.clock import utc_now
 from backend.config import Settings
 from backend.db import Base, db, db_now, transaction
-from backend.jobs import Queue, attempts, marks, schedules, steward, submit, workers
+from backend.jobs import (
+    Queue,
+    attempts,
+    marks,
+    pauses,
+    queries,
+    schedules,
+    steward,
+    submit,
+    workers,
+)
+from backend.jobs.acts import Actor
 from backend.jobs.models import Job, Pause, PauseScope, ScheduleSlot, Worker
 from backend.ops import doctor
 from backend.storage import services as storage
@@ -136,6 +147,20 @@ def test_a_broker_that_is_away(stack: Stack) -> None:
     said = {finding.check: finding.problem for finding in doctor.examine()}
     assert "The broker cannot be reached" in said["broker"]
     assert said.keys() <= {"broker", "applications", "clocks", "doorbells"}
+
+
+def test_a_job_that_waits_for_the_broker_says_so(stack: Stack) -> None:
+    job = silent_submit(stack)
+    assert why(job) == "queued"
+    stack.kill("broker")
+    assert why(job) == "broker_down"
+    pauses.pause(Actor(by="root", via="command"), PauseScope.QUEUE, "default")
+    assert why(job) == "paused"  # what the ledger knows comes first
+
+
+def why(job: Job) -> str | None:
+    waiting = queries.why_waiting(db.session(), job)
+    return waiting and waiting.reason
 
 
 def test_clocks_that_are_apart(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
