@@ -129,6 +129,8 @@ def test_a_cancelled_batch_takes_its_children_along_and_ends(app: Flask) -> None
     assert (act.matched, act.done) == (2, 2)
     assert [now(parent).state for parent in parents] == ["cancelled"] * 2
     assert states() == {"cancelled": 11}
+    told = select(JobEvent.owner_id).join(Job, Job.id == JobEvent.job_id)
+    assert set(db.session.scalars(told.where(Job.parent_id.is_not(None)))) == {None}
 
 
 @on_both
@@ -253,10 +255,12 @@ def test_what_failed_is_tried_again_and_not_a_second_time_by_the_same_act(
     app: Flask, bell: Bell
 ) -> None:
     jobs = failed(5)
+    for _ in range(2):
+        submitted()
     bell.rung.clear()
     act = do(Action.RETRY, seconds=0, state=["failed"])
-    for _ in range(2):
-        failed(1)  # after the act began
+    for _ in range(2):  # after the act began
+        in_transaction(attempts.fail, claimed(), "It broke.", code="broken")
     acts.finish_some()
 
     assert acts.find(act.id).done == 5
