@@ -128,10 +128,12 @@ def _remove(
         return []
 
 
-def find_orphans(session: Session, before: datetime) -> Iterator[Blob]:
-    """Yield the blobs that no row claims and that are older than a time."""
+def find_orphans(session: Session, before: datetime, most: int | None = None) -> Iterator[Blob]:
+    """Yield the blobs that no row claims and that are older than a time, of so many at most."""
     old = (
-        blob for blob in store().list() if blob.modified < before and _OWN_KEY.fullmatch(blob.key)
+        blob
+        for blob in islice(store().list(), most)
+        if blob.modified < before and _OWN_KEY.fullmatch(blob.key)
     )
     while some := list(islice(old, KEYS_AT_ONCE)):
         claimed = _claimed(session, [blob.key for blob in some])
