@@ -87,7 +87,7 @@ class Web(Stack):
         """The next job begins, and succeeds or fails."""
         with self.app.app_context():
             with transaction() as session:
-                held = attempts.claim(session, [Queue.LOW], "w@test/1", lease_seconds=600)
+                (held,) = attempts.claim(session, attempts.Slot("w@test/1", (Queue.LOW,), 600))
             assert held is not None
             with transaction() as session:
                 if error:

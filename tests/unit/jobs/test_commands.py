@@ -5,7 +5,7 @@ import getpass
 from flask import Flask
 
 from backend.db import db
-from backend.jobs import Queue, workers
+from backend.jobs import Queue, attempts, workers
 from tests.unit.jobs.conftest import claim_one, in_transaction, now, slot_of, submitted
 
 
