@@ -108,6 +108,20 @@ class ForgettingQoS(kombu_redis.QoS):  # type: ignore[misc] # kombu ships no typ
 kombu_redis.Channel.QoS = ForgettingQoS
 
 
+def _create_client(self: Any, asynchronous: bool = False) -> Any:
+    """The client of a channel's connections, made once; kombu 5.7 makes one for each command."""
+    if asynchronous:  # one that waits has a connection of its own
+        return _make_client(self, asynchronous)
+    made = vars(self).get("sluice_client")
+    if made is None or made.connection_pool is not self.pool:
+        made = self.sluice_client = _make_client(self)
+    return made
+
+
+_make_client = kombu_redis.Channel._create_client
+kombu_redis.Channel._create_client = _create_client
+
+
 def _loads(text: str) -> Any:
     """What JSON says; None for what is none."""
     try:
@@ -150,7 +164,8 @@ def make_celery(app: Flask) -> Celery:
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_soft_shutdown_timeout=settings.deploy_grace_seconds,
         worker_hijack_root_logger=False,
-        worker_send_task_events=True,
+        # Flower and `celery events` turn them on while they look; they cost a millisecond a job.
+        worker_send_task_events=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         # `priority`: a worker serves its queues in the order of its -Q.
