@@ -719,7 +719,8 @@ def test_a_batch_shows_how_far_its_running_child_is(app: Flask, tmp_path: Path) 
     def work(ctx: JobContext) -> None:
         ctx.report("half", 0.5)
         time.sleep(0.7)
-        (tmp_path / "parent").write_text("seen")
+        (tmp_path / "parent").touch()
+        wait_for((tmp_path / "seen").exists, "the batch was looked at")
 
     each = probes.kind_of(work)
     app.extensions["sluice.kinds"] = Kinds((*probes.KINDS, each))
@@ -729,6 +730,7 @@ def test_a_batch_shows_how_far_its_running_child_is(app: Flask, tmp_path: Path) 
 
     def look(session: Session) -> None:
         seen.append(session.get_one(Job, parent.id, populate_existing=True).percent)
+        (tmp_path / "seen").touch()
 
     with meanwhile(app, tmp_path / "parent", look):
         run_next()
