@@ -24,10 +24,12 @@ from backend.jobs.models import Job
 from tests import invariants
 from tests.postgresql import Server
 from tests.unit.jobs import probes
+from tests.unit.jobs.attempting import run_next
 
 MakeApp = Callable[..., Flask]
 T = TypeVar("T")
 OWNER, STRANGER = 1, 2
+Do = Callable[..., Job]
 
 
 @dataclass
@@ -114,6 +116,30 @@ def app(make_app: MakeApp, own_settings: dict[str, Any]) -> Iterator[Flask]:
         yield app
         db.session.rollback()
         assert invariants.broken(db.session()) == []
+
+
+@pytest.fixture
+def submit_body(app: Flask) -> Do:
+    """Submit a job that runs a test's own function."""
+
+    def submit(run: probes.Body, **options: Any) -> Job:
+        kind = probes.kind_of(run, **options)
+        app.extensions["sluice.kinds"] = Kinds((*probes.KINDS, kind))
+        return submitted(kind)
+
+    return submit
+
+
+@pytest.fixture
+def do(submit_body: Do) -> Do:
+    """Submit a job that runs a test's own function, and run its first attempt."""
+
+    def run_once(run: probes.Body, **options: Any) -> Job:
+        job = submit_body(run, **options)
+        assert run_next() == 1
+        return now(job)
+
+    return run_once
 
 
 @pytest.fixture

@@ -5,10 +5,8 @@ import faulthandler
 import os
 import signal
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from uuid import UUID
 
 import pytest
 from flask import Flask
+from marshmallow import Schema, fields, validate
 from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
@@ -26,7 +25,6 @@ from backend.db import db, transaction
 from backend.errors import InvalidInput, Unavailable
 from backend.jobs import (
     JobContext,
-    Queue,
     Retry,
     artifacts,
     attempts,
@@ -37,16 +35,23 @@ from backend.jobs import (
 )
 from backend.jobs.context import Published
 from backend.jobs.kinds import Kinds
-from backend.jobs.models import Artifact, Attempt, Job, JobEvent, LogLine
-from backend.jobs.outcomes import LONGEST_LINE
+from backend.jobs.models import Artifact, Job, JobEvent
+from backend.jobs.outcomes import LONGEST_LINE, MOST_CHECKPOINT_BYTES
 from backend.jobs.runner import Watch
 from tests.unit.jobs import probes
-from tests.unit.jobs.conftest import OWNER, now, on_both, slot_of, submitted
+from tests.unit.jobs.attempting import (
+    WORKER,
+    attempts_of,
+    is_alive,
+    logged,
+    meanwhile,
+    outcomes,
+    run_next,
+    wait_for,
+)
+from tests.unit.jobs.conftest import OWNER, Do, now, on_both, submitted
 
-WORKER = "default@test/7"
 SLEEP = ["sleep", "1000"]
-
-Do = Callable[..., Job]
 
 
 @pytest.fixture
@@ -57,89 +62,6 @@ def own_settings() -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "LOOK_PAUSE", 0.1)
-
-
-@pytest.fixture
-def submit_body(app: Flask) -> Do:
-    """Submit a job that runs a test's own function."""
-
-    def submit(run: probes.Body, **options: Any) -> Job:
-        kind = probes.kind_of(run, **options)
-        app.extensions["sluice.kinds"] = Kinds((*probes.KINDS, kind))
-        return submitted(kind)
-
-    return submit
-
-
-@pytest.fixture
-def do(submit_body: Do) -> Do:
-    """Submit a job that runs a test's own function, and run its first attempt."""
-
-    def run_once(run: probes.Body, **options: Any) -> Job:
-        job = submit_body(run, **options)
-        assert run_next() == 1
-        return now(job)
-
-    return run_once
-
-
-def run_next() -> int:
-    """Run the next attempt, in a process of its own; return how many that were."""
-    watch = Watch(slot_of(Queue.DEFAULT, name=WORKER))
-    try:
-        return watch.serve(1)
-    finally:
-        watch.close()
-
-
-def attempts_of(job: Job) -> list[Attempt]:
-    query = select(Attempt).where(Attempt.job_id == job.id).order_by(Attempt.number)
-    return list(db.session.scalars(query))
-
-
-def outcomes(job: Job) -> list[str | None]:
-    return [attempt.outcome for attempt in attempts_of(job)]
-
-
-def logged(job: Job) -> list[str]:
-    query = select(LogLine).where(LogLine.job_id == job.id).order_by(LogLine.id)
-    return [line.message for line in db.session.scalars(query)]
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and waits to be collected does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def wait_for(condition: Callable[[], object], what: str, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.01)
-
-
-@contextmanager
-def meanwhile(app: Flask, sign: Path, act: Callable[[Session], object]) -> Iterator[None]:
-    """Act on the ledger from another thread as soon as the attempt gives the sign."""
-    failures: list[Exception] = []
-
-    def run() -> None:
-        try:
-            wait_for(sign.exists, "the attempt has begun")
-            with app.app_context(), transaction() as session:
-                act(session)
-        except Exception as error:  # noqa: BLE001 - raised again below
-            failures.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    yield
-    thread.join()
-    if failures:
-        raise failures[0]
 
 
 def cancelling(job: Job, *, force: bool = False) -> Callable[[Session], object]:
@@ -242,6 +164,39 @@ def test_a_result_that_is_no_json_fails_the_job(do: Do) -> None:
     job = do(lambda ctx: {"result": object()})
 
     assert (job.state, job.error_code) == ("failed", "internal")
+
+
+class PagesResult(Schema):
+    pages = fields.Integer(required=True, validate=validate.Range(1))
+
+
+@pytest.mark.parametrize("result", [{"pages": 0}, {"sheets": 3}])
+def test_a_result_that_is_not_what_its_schema_says_fails_with_the_field(
+    do: Do, result: dict[str, int]
+) -> None:
+    job = do(lambda ctx: result, result=PagesResult)
+
+    assert (job.state, job.error_code, job.result) == ("failed", "invalid_result", None)
+    assert "pages" in str(job.error)
+
+
+@on_both
+def test_a_result_with_a_number_that_json_does_not_have_fails_the_job(do: Do) -> None:
+    job = do(lambda ctx: {"mean": float("nan")})
+
+    assert (job.state, job.error_code) == ("failed", "internal")
+
+
+def test_a_checkpoint_that_is_too_large_is_refused_with_its_limit(do: Do) -> None:
+    def work(ctx: JobContext) -> None:
+        ctx.checkpoint({"page": 7})
+        ctx.checkpoint({"pages": "x" * 100_000_000})
+
+    job = do(work)
+
+    assert (job.state, job.error_code) == ("failed", "checkpoint_too_large")
+    assert str(MOST_CHECKPOINT_BYTES) in str(job.error)
+    assert job.checkpoint == {"page": 7}
 
 
 # ---------------------------------------------------------------- it fails

@@ -1,0 +1,175 @@
+"""The process that takes job after job: what it keeps, what it passes on, and when it ends."""
+
+import os
+import subprocess
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from backend.db import db, transaction
+from backend.jobs import JobContext, job, submit, submit_batch
+from backend.jobs.body import MOST_AT_ONCE
+from backend.jobs.kinds import JobKind, Kinds
+from backend.jobs.models import Job
+from tests.unit.jobs import probes
+from tests.unit.jobs.attempting import outcomes, run_all, wait_for
+from tests.unit.jobs.conftest import OWNER, STRANGER, Do, now, on_both, submitted
+
+
+def test_short_jobs_run_in_one_process_that_is_not_the_slots(app: Flask, submit_body: Do) -> None:
+    jobs = [submit_body(lambda ctx: {"pid": os.getpid()}) for _ in range(40)]
+
+    assert run_all() == 40
+    pids = {now(each).result["pid"] for each in jobs}  # type: ignore[index]
+    assert len(pids) == 1
+    assert pids != {os.getpid()}
+
+
+def leave_a_thread() -> None:
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+
+
+def leave_a_file() -> None:
+    os.open("/dev/null", os.O_RDONLY)
+
+
+def leave_a_process() -> None:
+    subprocess.Popen(["sleep", "1000"])
+
+
+def leave_an_orphan() -> None:
+    subprocess.run(["sh", "-c", "setsid sleep 1000 > /dev/null 2>&1 &"], check=True)
+
+
+def leave_for_elsewhere() -> None:
+    os.chdir("/")
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [leave_a_thread, leave_a_file, leave_a_process, leave_an_orphan, leave_for_elsewhere],
+)
+def test_after_a_job_that_leaves_something_behind_the_next_has_a_fresh_process(
+    app: Flask, submit_body: Do, leave: Callable[[], None]
+) -> None:
+    def work(ctx: JobContext) -> dict[str, Any]:
+        leave()
+        return {"pid": os.getpid()}
+
+    first, second = submit_body(work), submit_body(work)
+
+    assert run_all() == 2
+    assert now(first).result != now(second).result
+
+
+def sized(folder: Path) -> JobKind[..., Any]:
+    """A kind whose `text` says how it runs: short, long, which waits for a file `go`, or dying."""
+
+    @job("probe.sized", params=probes.EchoParams)
+    def run(ctx: JobContext, *, text: str = "short") -> dict[str, Any]:
+        if text == "long" and not (folder / "go").exists():
+            (folder / "begun").touch()
+            wait_for((folder / "go").exists, "it may go on")
+        if text == "dying" and ctx.attempt == 1:
+            os._exit(9)
+        return {"text": text, "attempt": ctx.attempt}
+
+    return run
+
+
+# The process claims one job, then two, then eight: the sixth is amid those eight.
+AMID = 5
+CLAIMED_WITH_IT = slice(AMID + 1, 11)
+
+
+@pytest.fixture
+def sixteen(app: Flask, tmp_path: Path) -> Callable[[str], list[Job]]:
+    """Submit fifteen short jobs and, as the sixth, another."""
+
+    def submit_all(sixth: str) -> list[Job]:
+        kind = sized(tmp_path)
+        app.extensions["sluice.kinds"] = Kinds((*probes.KINDS, kind))
+        return [submitted(kind, text=sixth if n == AMID else "short") for n in range(16)]
+
+    return submit_all
+
+
+@on_both
+def test_jobs_that_are_claimed_together_each_have_their_own_end(
+    sixteen: Callable[[str], list[Job]],
+) -> None:
+    jobs = sixteen("other")
+
+    assert run_all() == 16
+    texts = [now(each).result["text"] for each in jobs]  # type: ignore[index]
+    assert texts == ["other" if n == AMID else "short" for n in range(16)]
+    assert {each.state for each in map(now, jobs)} == {"succeeded"}
+    assert [outcomes(each) for each in jobs] == [["succeeded"]] * 16
+
+
+@on_both
+def test_a_long_job_holds_up_none_that_were_claimed_with_it(
+    app: Flask, sixteen: Callable[[str], list[Job]], tmp_path: Path
+) -> None:
+    jobs = sixteen("long")
+
+    def look() -> None:
+        wait_for((tmp_path / "begun").exists, "the long one has begun")
+        with app.app_context():
+            wanted = ["succeeded"] * AMID + ["running"] + ["queued"] * (15 - AMID)
+            done = "what is done is recorded, and the rest given back"
+            wait_for(lambda: [now(each).state for each in jobs] == wanted, done)
+        (tmp_path / "go").touch()
+
+    with ThreadPoolExecutor(1) as pool:
+        looking = pool.submit(look)
+        run_all()
+        looking.result()
+
+    assert {each.state for each in map(now, jobs)} == {"succeeded"}
+    assert outcomes(jobs[AMID]) == ["succeeded"]
+    for each in jobs[CLAIMED_WITH_IT]:
+        assert outcomes(each) == ["handed_back", "succeeded"]
+        assert now(each).uncharged == 1
+
+
+@on_both
+def test_a_job_that_kills_its_process_costs_its_neighbours_no_attempt(
+    sixteen: Callable[[str], list[Job]],
+) -> None:
+    jobs = sixteen("dying")
+    run_all()
+
+    assert {each.state for each in map(now, jobs)} == {"succeeded"}
+    assert [outcomes(each) for each in jobs[:AMID]] == [["succeeded"]] * AMID
+    assert outcomes(jobs[AMID]) == ["lost", "succeeded"]
+    for each in map(now, jobs[AMID + 1 :]):
+        assert each.attempt - each.uncharged == 1
+
+
+def test_of_an_owner_with_many_jobs_no_more_than_a_few_go_before_anothers(app: Flask) -> None:
+    for _ in range(100):
+        submitted()
+    run_all(most=40)
+    with transaction() as session:
+        other = submit(session, probes.echo, STRANGER, text="x")
+    run_all(most=MOST_AT_ONCE)
+
+    assert now(other).state == "succeeded"
+
+
+@on_both
+def test_a_batch_of_short_children_is_closed_once(app: Flask) -> None:
+    with transaction() as session:
+        children = [(f"item {number}", {"text": str(number)}) for number in range(50)]
+        parent = submit_batch(session, probes.close, OWNER, probes.echo, children)
+    run_all()
+
+    assert (now(parent).state, now(parent).items_done) == ("succeeded", 50)
+    assert now(parent).result == {"closed": 1}
+    db.session.commit()
