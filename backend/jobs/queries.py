@@ -1,5 +1,6 @@
 """Reading the ledger: one job, lists, what happened since, why a job waits, when it is done."""
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ from sqlalchemy.orm import Session, selectinload
 from backend.clock import utc_now
 from backend.db import db_now, oldest_transaction_id
 from backend.errors import NotFound
-from backend.http.pagination import Page, decode_cursor, not_a_cursor, page_of
+from backend.http.pagination import Page, decode_cursor, encode_cursor, not_a_cursor, page_of
 from backend.jobs.models import (
     IS_ACTIVE,
     IS_READY,
@@ -30,6 +31,8 @@ from backend.jobs.states import JobState, as_shown
 RECENT_RUNS = 50  # of a kind, from which its duration is foretold
 FEWEST_RUNS = 5  # fewer tell nothing
 WORKER_SECONDS = 60.0
+WINDOW = 10_000  # jobs that one look passes, where no index finds what is wanted
+LOOK_SECONDS = 0.04
 LONG_SECONDS = 5.0  # for the first in its queue to wait
 
 
@@ -67,6 +70,12 @@ class Filter:
     def of_owner(self, owner_id: int) -> "Filter":
         """The same for an owner's jobs alone, batches as one unless a batch is named."""
         return replace(self, owner_id=owner_id, with_children=False)
+
+    @property
+    def is_indexed(self) -> bool:
+        """Whether an index of an owner's jobs finds all that are matched, and no others."""
+        sorts = [self.state, self.kind, self.queue, self.q]
+        return not (self.queue or self.q) and sum(map(bool, sorts)) <= 1
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """What a job must be."""
@@ -130,12 +139,38 @@ def first_id_at(when: datetime) -> UUID:
 def jobs_page(
     session: Session, owner_id: int, wanted: Filter, cursor: str | None, limit: int
 ) -> Page[Job]:
-    """A page of an owner's jobs, the newest first."""
-    query = wanted.apply(select(Job), owner_id).order_by(Job.id.desc()).limit(limit + 1)
-    if cursor:
-        query = query.where(Job.id < id_of(cursor))
-    rows = session.scalars(query).all()
-    return page_of(rows, limit, lambda job: [job.id.hex])
+    """A page of an owner's jobs, the newest first.
+
+    Where no index finds what is wanted, so many jobs are looked through as can be in
+    `LOOK_SECONDS`. So a page may be short, or empty, and have a next one all the same.
+    """
+    wanted = wanted.of_owner(owner_id)
+    newest_first = select(Job).where(*wanted.conditions()).order_by(Job.id.desc())
+    below = id_of(cursor) if cursor else None
+    until = time.monotonic() + LOOK_SECONDS
+    rows: list[Job] = []
+    while True:
+        window = newest_first.limit(limit + 1 - len(rows))
+        if below is not None:
+            window = window.where(Job.id < below)
+        floor = None if wanted.is_indexed else _floor(session, wanted, below)
+        if floor is not None:
+            window = window.where(Job.id >= floor)
+        rows += session.scalars(window)
+        if floor is None or len(rows) > limit:
+            return page_of(rows, limit, lambda job: [job.id.hex])
+        if time.monotonic() > until:
+            return Page(rows, encode_cursor([floor.hex]))
+        below = floor
+
+
+def _floor(session: Session, wanted: Filter, below: UUID | None) -> UUID | None:
+    """The last of the jobs that a look passes; None if it passes all that there are."""
+    all_jobs = Filter(owner_id=wanted.owner_id, parent_id=wanted.parent_id, with_children=False)
+    passed = select(Job.id).where(*all_jobs.conditions()).order_by(Job.id.desc())
+    if below is not None:
+        passed = passed.where(Job.id < below)
+    return session.scalars(passed.offset(WINDOW - 1).limit(1)).one_or_none()
 
 
 def children_page(session: Session, parent: Job, cursor: str | None, limit: int) -> Page[Job]:

@@ -111,7 +111,7 @@ def mine(job_id: UUID) -> Job:
 @blueprint.arguments(JobListQuery, location="query")
 @blueprint.response(200, JobListSchema)
 def index(query: dict[str, Any]) -> dict[str, Any]:
-    """List one's jobs, the newest first."""
+    """List one's jobs, the newest first. A page may be short and have a next one all the same."""
     page = queries.jobs_page(
         db.session(), current_user().id, wanted(query), query.get("cursor"), query["limit"]
     )

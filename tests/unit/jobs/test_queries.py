@@ -383,3 +383,26 @@ def test_a_page_deep_in_the_list_costs_what_the_first_one_does(full: Flask) -> N
     plan = plan_of(page.order_by(Job.id.desc()).limit(51))
 
     assert "ix_jobs_owner (owner_id=? AND parent_id=? AND id<?)" in plan
+
+
+def test_a_filter_that_matches_little_is_gone_through_page_by_page(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "WINDOW", 3)
+    monkeypatch.setattr(queries, "LOOK_SECONDS", 0.0)
+    jobs = [submitted() for _ in range(20)]
+    with transaction() as session:
+        for number in (2, 11, 12):
+            session.execute(
+                update(Job).where(Job.id == jobs[number].id).values(label=f"wanted {number}")
+            )
+    cursor, seen, pages = None, [], 0
+    while True:
+        page = queries.jobs_page(db.session(), OWNER, Filter(q="wanted"), cursor, 2)
+        seen += [job.label for job in page.items]
+        cursor, pages = page.next_cursor, pages + 1
+        if cursor is None:
+            break
+
+    assert seen == ["wanted 12", "wanted 11", "wanted 2"]
+    assert 5 < pages < 10
