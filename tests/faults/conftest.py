@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import UUID
+from zlib import crc32
 
 import pytest
 
@@ -34,9 +35,27 @@ def pytest_runtest_makereport(
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those of one set of times together, so that each set of parts is started once for each."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Those of one set of times together, so that each set of parts is started once for each.
+
+    The short run has each test on one set of parts, drawn by its name.
+    """
+    if not config.getoption("full"):
+        left_out = [item for item in items if _parts(item) not in {None, _lot(item)}]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     items.sort(key=lambda item: item.get_closest_marker("named_times") is not None)
+
+
+def _parts(item: pytest.Item) -> str | None:
+    callspec = getattr(item, "callspec", None)
+    lent = callspec.params.get("lent") if callspec else None
+    return lent.parts if isinstance(lent, Lent) else None
+
+
+def _lot(item: pytest.Item) -> str:
+    # By the test's name, so that it does not depend on what else runs.
+    return (EMBEDDED, OUTGROWN)[crc32(getattr(item, "originalname", "").encode()) % 2]
 
 
 @dataclass
