@@ -27,7 +27,6 @@ from sqlalchemy import (
     Table,
     Uuid,
     event,
-    text,
 )
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
@@ -228,19 +227,6 @@ def _turn(session: Session) -> Iterator[None]:
 def after_commit(session: Session, callback: Callable[[], None]) -> None:
     """Run the callback once the session's `transaction()` has committed; never if it rolls back."""
     session.info.setdefault("after_commit", []).append(callback)
-
-
-def commit_soon(session: Session) -> None:
-    """Let PostgreSQL answer this transaction's commit before it is on the disk.
-
-    If the server crashes in that moment, the transaction was never there: right for what would be
-    done again, such as a claim.
-    """
-    if session.get_bind().dialect.name == "postgresql":
-        session.execute(_COMMIT_SOON)
-
-
-_COMMIT_SOON = text("SET LOCAL synchronous_commit TO off")
 
 
 def survive_crashes_alone(engine: Engine) -> None:

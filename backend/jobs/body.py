@@ -28,7 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from backend.config import Settings
-from backend.db import AWAY, commit_soon, db, transaction
+from backend.db import AWAY, db, transaction
 from backend.jobs import actions, attempts, workspace
 from backend.jobs.attempts import Claim, Fence, Level, Slot
 from backend.jobs.kinds import Kinds
@@ -122,7 +122,6 @@ class Body:
         """Tell batches of children that have ended, and claim the next jobs."""
         try:
             with transaction() as session:
-                commit_soon(session)
                 for parent_id in parents:
                     actions.tell_parent(parent_id)
                 held = self._claim(session)

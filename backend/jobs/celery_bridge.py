@@ -16,6 +16,7 @@ from functools import cache, cached_property
 from typing import Any
 from uuid import UUID
 
+import redis
 import structlog
 from celery import Celery, Task
 from celery.app.events import Events
@@ -34,6 +35,7 @@ from flask import Flask
 from kombu import Connection, Exchange
 from kombu import Queue as BrokerQueue
 from kombu.transport import redis as kombu_redis
+from kombu.transport import virtual
 from kombu.utils import json as kombu_json
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -91,18 +93,32 @@ class LedgerCelery(Celery):  # type: ignore[misc] # Celery ships no types
 
 
 class ForgettingQoS(kombu_redis.QoS):  # type: ignore[misc] # kombu ships no types
-    """Lets go of the messages that a worker holds when it loses the broker.
+    """Lets go of the messages that a worker holds when it loses the broker, or that is full.
 
     kombu 5.7 would put them back, and acknowledge them later, over the lost connection, and the
-    error ends the worker in the middle of its jobs. The steward rings for what is ready anyway.
+    error ends the worker in the middle of its jobs; so does a server that is out of memory, to
+    which not even that can be said. The steward rings for what is ready anyway.
     """
 
     restore_at_shutdown = False
 
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Hold a message; a server that is full need not know of it."""
+        try:
+            super().append(message, delivery_tag)
+        except redis.ResponseError as error:
+            log.warning("broker_refused", error=str(error)[:200])
+            virtual.QoS.append(self, message, delivery_tag)
+
     def ack(self, delivery_tag: str) -> None:
         """Acknowledge a message that came by a channel that is still open."""
-        if not self.channel.closed:
+        if self.channel.closed:
+            return
+        try:
             super().ack(delivery_tag)
+        except redis.ResponseError as error:
+            log.warning("broker_refused", error=str(error)[:200])
+            virtual.QoS.ack(self, delivery_tag)
 
 
 kombu_redis.Channel.QoS = ForgettingQoS

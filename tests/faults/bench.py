@@ -14,13 +14,14 @@ from typing import Any
 from uuid import UUID
 
 import redis
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
+from backend.clock import utc_now
 from backend.db import transaction
 from backend.jobs import submit_batch
 from backend.jobs.batches import Child
-from backend.jobs.kinds import JobKind
-from backend.jobs.models import Job
+from backend.jobs.kinds import JobKind, Queue
+from backend.jobs.models import Job, Pause, PauseScope
 from backend.jobs.states import ENDED
 from tests import invariants
 from tests.integration import probes
@@ -225,6 +226,18 @@ class Bench(Stack):
             yield
         finally:
             self.redis.config_set("maxmemory", 0)
+
+    @contextmanager
+    def paused(self, queue: Queue) -> Iterator[None]:
+        """Nothing is claimed from a queue."""
+        of_queue = (Pause.scope == PauseScope.QUEUE, Pause.name == queue)
+        with self.app.app_context(), transaction() as session:
+            session.add(Pause(scope=PauseScope.QUEUE, name=queue, paused_at=utc_now()))
+        try:
+            yield
+        finally:
+            with self.app.app_context(), transaction() as session:
+                session.execute(delete(Pause).where(*of_queue))
 
     # ------------------------------------------------------------ faults of the database
 
