@@ -95,7 +95,7 @@ class Watch:
 
         The process that runs the attempts stays for the next call.
         """
-        first = self.page.count
+        first, self.to_end = self.page.count, 0
         with self._termination_noted():
             while not self.to_end and (done := self.page.count - first) < most:
                 code = self._go(most - done)
@@ -279,9 +279,9 @@ class Watch:
         others = bool(watched.begun.others or self.unrecorded)
         if watched.relieved or not others or now - watched.begun.started < WRITE_PAUSE:
             return
-        if not self.page.relieve(watched.begun.number):
-            return
-        with transaction() as session:
+        with self.page.relieving(watched.begun.number) as runs, transaction() as session:
+            if not runs:
+                return
             attempts.finish_all(session, self.unrecorded)
             for job in self._leased(session):
                 fence = attempts.fence_of(job)

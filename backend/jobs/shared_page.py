@@ -135,17 +135,19 @@ class SharedPage:
         """Say which attempt a SIGUSR1 is meant for."""
         self._put(INTERRUPT_AT, number)
 
-    def relieve(self, number: int) -> bool:
-        """Tell the process to forget the other jobs that it holds; False if the attempt is over.
+    @contextmanager
+    def relieving(self, number: int) -> Iterator[bool]:
+        """Take over the other jobs that the process holds; False if the attempt is over.
 
-        So it is for one of both to say what becomes of them.
+        The process cannot go on to them before the block is left, and has to forget them then,
+        unless the block raised.
         """
         with self._locked():
             current = self.current()
             runs = current is not None and current.number == number
+            yield runs
             if runs:
                 self._put(RELIEVED_AT, number)
-            return runs
 
     def close(self) -> None:
         """Give the page back."""

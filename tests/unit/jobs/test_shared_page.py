@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -104,13 +105,37 @@ def test_a_wish_is_for_one_attempt_and_not_for_the_next(page: SharedPage) -> Non
 
 def test_a_process_that_is_relieved_learns_it_when_the_attempt_is_over(page: SharedPage) -> None:
     slot = other_side(page)
-    assert not slot.relieve(7)
-    assert slot.relieve(1)
+    with slot.relieving(7) as runs:
+        assert not runs
+    with slot.relieving(1) as runs:
+        assert runs
     assert page.rest()
     page.begin(claim())
 
     assert not page.rest()
-    assert not slot.relieve(2)  # too late: it runs no more
+    with slot.relieving(2) as runs:
+        assert not runs  # too late
+
+
+def test_a_relief_that_fails_leaves_the_process_what_it_holds(page: SharedPage) -> None:
+    slot = other_side(page)
+    with pytest.raises(OSError, match="away"), slot.relieving(1):
+        raise OSError("the ledger is away")
+
+    assert not page.rest()
+
+
+def test_a_process_does_not_go_on_while_it_is_relieved(page: SharedPage) -> None:
+    read, write = os.pipe()
+    with page.relieving(1):
+        child = os.fork()
+        if child == 0:
+            page.rest()
+            os.write(write, b"on")
+            os._exit(0)
+        assert select.select([read], [], [], 0.3)[0] == []
+    assert os.read(read, 2) == b"on"
+    os.waitpid(child, 0)
 
 
 def test_progress_of_the_attempt_before_is_not_taken_for_this_ones(page: SharedPage) -> None:
