@@ -354,6 +354,8 @@ def finish(session: Session, held: Fence, result: dict[str, Any]) -> Row[Any] | 
 
 def finish_all(session: Session, done: Mapping[Fence, dict[str, Any]]) -> None:
     """End attempts and their jobs as succeeded, those that still are these attempts'."""
+    if not done:
+        return
     ids = {"held_jobs": [fence.job_id for fence in done]}
     found: Sequence[Row[Any]] = session.execute(_HOLDING, ids).all()
     tokens = {fence.token: fence for fence in done}
