@@ -183,6 +183,10 @@ def claim(session: Session, slot: Slot, *, most: int = 1, aged: Level | None = N
         taken = session.execute(_CLAIMING_OVERDUE, values | level).all()
     if not taken:
         taken = session.execute(_claiming(slot.queues), values | {"most": most}).all()
+    if not taken and len(slot.queues) > 1:
+        # Another slot may just be taking the only job of the first queue that had one.
+        for queue in slot.queues:
+            taken = taken or session.execute(_claiming((queue,)), values | {"most": most}).all()
     if not taken:
         return []
     session.execute(
@@ -406,7 +410,7 @@ def give_back(
 ) -> Row[Any] | None:
     """End the attempt; its job is ready at once, from its last checkpoint.
 
-    A deploy's hand-back is not charged; a lost worker's attempt is.
+    A lost worker's attempt is charged; one that a deploy ended, or that had not begun, is not.
     """
     return _end(session, held, _GIVING_BACK, outcome, note, free=0 if charged else 1)
 
@@ -523,6 +527,7 @@ _HOLDING: Select[Any] = (
         _jobs.c.token,
     )
     .where(_jobs.c.id.in_(bindparam("held_jobs", expanding=True)), IS_LEASED)
+    .order_by(_jobs.c.id)
     .with_for_update()
 )
 _ENDING_ATTEMPT = (

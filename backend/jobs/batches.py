@@ -151,13 +151,11 @@ def retry(
     return ledger.reloaded(session, job)
 
 
-def retry_children(
-    session: Session, each: JobKind[Any, Any], *chosen: ColumnElement[bool], behind: float = 0.0
-) -> int:
+def retry_children(session: Session, each: JobKind[Any, Any], *chosen: ColumnElement[bool]) -> int:
     """Queue children of one batch again that failed or were cancelled; return how many.
 
-    Their batch waits for them already. They are of the kind `each`, and take their turns so many
-    seconds later.
+    Their batch waits for them already. They are of the kind `each`, and take their turns one
+    behind the other, as when they were submitted.
     """
     moved = ledger.move_all(
         session,
@@ -166,7 +164,7 @@ def retry_children(
         to=JobState.QUEUED,
         max_attempts=Job.attempt - Job.uncharged + each.retry.attempts,
         run_at=db_now(),
-        turn_at=db_now(behind),
+        turn_at=db_now(func.coalesce(Job.item, 0)),
         **FRESH,
     )
     ring(session, each.queue, [row.id for row in moved[:RINGS_AT_ONCE]])

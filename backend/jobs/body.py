@@ -73,6 +73,7 @@ class Body:
     done: dict[Fence, dict[str, Any]] = field(default_factory=dict)  # results to be recorded
     done_since: float = 0.0
     parents: set[UUID] = field(default_factory=set)  # batches of what is done
+    unsure: bool = False  # whether jobs were claimed by a transaction whose end is not known
 
     def serve(self) -> int:
         """Take attempts whenever the slot says so; return the exit code."""
@@ -109,8 +110,8 @@ class Body:
         if self.done:
             finish = partial(attempts.finish_all, done=self.done)
             self._record(finish, take=not self.parents)
+            self._say("recorded", [fence.token.hex for fence in self.done])
             self.done.clear()
-            self._say("recorded")
             if not self.parents:
                 return
         # A batch is told of its children once they are seen to have ended.
@@ -122,7 +123,7 @@ class Body:
         """Tell batches of children that have ended, and claim the next jobs."""
         try:
             with transaction() as session:
-                for parent_id in parents:
+                for parent_id in sorted(parents):
                     actions.tell_parent(parent_id)
                 held = self._claim(session)
             self.held = held
@@ -130,12 +131,15 @@ class Body:
             # The steward releases what is to be released, and rings for what is ready.
             log.warning("ledger_unreachable", error=type(error).__name__)
             db.session.remove()
-            # What could not be given back is by the slot, once this process is gone.
+            # What could not be given back, and what may be claimed for all that is known, is the
+            # slot's to give back once this process is gone.
             self.retires = self.retires or bool(self.held)
             self.held.clear()
+            self.unsure = True
 
     def _claim(self, session: Session) -> deque[Claim]:
         """The jobs that this process holds from now on."""
+        self.retires = self.retires or self.unsure  # the ledger can be reached again
         if self.is_over:
             for claim in self.held:
                 attempts.give_back(session, claim, "handed_back", note=UNBEGUN, charged=False)
@@ -180,6 +184,9 @@ class Body:
         workspace.discard(self.settings, held)
         if self.page.rest():
             self.held.clear()  # it took long, and the slot has given the others back
+        # Only now: the next jobs are claimed with it, and those nobody has given back.
+        if not is_short and held.parent_id is not None:
+            self._tell([held.parent_id])
         shown = round(seconds, 3)
         log.info("attempt_ended", kind=held.kind, outcome=word, duration_seconds=shown)
         self._say("ended", held.kind, word, seconds)
@@ -209,8 +216,6 @@ class Body:
                 raise
             outcome = call.failure(error)  # of an effect: that is recorded too
             self._record(lambda session: written.append(outcome.record(session)))
-        if held.parent_id is not None:
-            self._tell([held.parent_id])
         return outcome.word if written[-1] else "lost"
 
     def _record(self, write: Callable[[Session], None], *, take: bool = False) -> None:
@@ -250,7 +255,7 @@ class _Traces(NamedTuple):
         if sys.platform != "linux":
             return cls(0, 0, "")
         files = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - it is done for every job
-        return cls(threading.active_count(), files, os.getcwd())  # noqa: PTH109
+        return cls(threading.active_count(), files, os.readlink("/proc/self/cwd"))  # noqa: PTH115
 
     def are_all(self) -> bool:
         """Whether there are no others now, and no process is left that the function started."""

@@ -176,7 +176,7 @@ def retry(session: Session, job: Job, kind: JobKind[Any, Any]) -> Job:
         JobState.QUEUED,
         max_attempts=Job.attempt - Job.uncharged + kind.retry.attempts,
         run_at=db_now(),
-        turn_at=db_now(),
+        turn_at=next(turns(session, job.queue, job.owner_id)).at,
         **FRESH,
     )
     if not moved:

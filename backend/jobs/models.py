@@ -101,7 +101,7 @@ class Job(Base):
     expires_at: Mapped[datetime | None]
 
     attempt: Mapped[int] = mapped_column(default=0)  # claims so far
-    uncharged: Mapped[int] = mapped_column(default=0)  # of these, handed back by a deploy
+    uncharged: Mapped[int] = mapped_column(default=0)  # of these, handed back before their end
     max_attempts: Mapped[int]
     token: Mapped[UUID | None]
     lease_expires_at: Mapped[datetime | None]

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Literal
 from uuid import UUID
 
@@ -34,6 +35,7 @@ from backend.jobs.attempts import Fence, Lease, Line, Slot
 from backend.jobs.body import GO, IDLE, NOT_RECORDED, RETIRED, UNBEGUN, Body
 from backend.jobs.kinds import JobKind, Kinds
 from backend.jobs.models import IS_LEASED, Attempt, Job
+from backend.jobs.outcomes import MOST_UNCHARGED, patiently
 from backend.jobs.shared_page import Begun, SharedPage
 from backend.jobs.signals import ring
 
@@ -46,6 +48,7 @@ ALL = 2**32 - 1  # attempts that a slot asks for when it wants whatever is ready
 # What a slot is ended with: SIGQUIT where REMAP_SIGTERM says so, as the deployment does.
 ENDINGS = (signal.SIGTERM, signal.SIGQUIT)
 PIPE_BYTES = 1024 * 1024  # of log lines that wait; a full pipe makes the attempt wait
+LAST_SECONDS = 5.0  # for which a slot that is told to end tries to reach the ledger
 CRASHED = 70  # sysexits.h, EX_SOFTWARE
 
 Why = Literal["cancelled", "time_limit", "lease_lost"]
@@ -129,8 +132,8 @@ class Watch:
         finally:
             for each, handler in before.items():
                 signal.signal(each, handler)
-        if self.to_end:
-            os.kill(os.getpid(), self.to_end)
+            if self.to_end:
+                os.kill(os.getpid(), self.to_end)
 
     # ------------------------------------------------------------ the process
 
@@ -231,8 +234,10 @@ class Watch:
         self._talk().close()
         self.control, self.pending = None, b""
         begun = self.page.current()
+        settle = partial(self._settle, os.waitstatus_to_exitcode(status))
+        patience = LAST_SECONDS if self.to_end else self.settings.lease_seconds
         with suppress(SQLAlchemyError):
-            self._settle(os.waitstatus_to_exitcode(status))
+            patiently(settle, patience)
             self._forget_recorded()
             if begun is not None:
                 actions.tell_parent(begun.parent_id)
@@ -301,12 +306,7 @@ class Watch:
         return session.scalars(sql_select(Job).where(*mine)).all()
 
     def _write(self, watched: Watched, now: float) -> None:
-        if now - watched.wrote >= WRITE_PAUSE:
-            progress = self.page.read(watched.begun.number)
-            if progress is not None:
-                watched.wrote = now
-                _in_ledger(attempts.report, watched.begun.fence, progress)
-                actions.tell_parent(watched.begun.parent_id)
+        # First, so that nothing that fails keeps the lease from being renewed.
         if now - watched.renewed >= self.settings.heartbeat_seconds:
             lease = _in_ledger(attempts.renew, watched.begun.fence, self.settings.lease_seconds)
             self._heed(watched, lease)
@@ -314,6 +314,12 @@ class Watch:
         elif now - watched.looked >= LOOK_PAUSE:
             self._heed(watched, attempts.wishes(db.session(), watched.begun.fence))
             db.session.commit()
+        if now - watched.wrote >= WRITE_PAUSE:
+            progress = self.page.read(watched.begun.number)
+            if progress is not None:
+                watched.wrote = now
+                _in_ledger(attempts.report, watched.begun.fence, progress)
+                actions.tell_parent(watched.begun.parent_id)
 
     def _heed(self, watched: Watched, lease: Lease | None) -> None:
         watched.looked = time.monotonic()
@@ -341,10 +347,13 @@ class Watch:
             self._kill(watched, "cancelled")
 
     def _kill(self, watched: Watched, why: Why) -> None:
-        if watched.why is None:
-            watched.why = why
-            log.warning("attempt_killed", why=why, **self._ids(watched.begun.fence))
-        processes.kill_tree(self.pid)
+        with self.page.holding(watched.begun.number) as runs:
+            if not runs:  # it has ended meanwhile, and the process may be at the next
+                return
+            if watched.why is None:
+                watched.why = why
+                log.warning("attempt_killed", why=why, **self._ids(watched.begun.fence))
+            processes.kill_tree(self.pid)
 
     # ------------------------------------------------------------ what it said
 
@@ -363,8 +372,10 @@ class Watch:
                         fence = Fence(job_id=UUID(job_id), token=UUID(token), attempt=attempt)
                         self.unrecorded[fence] = result
                         self.parents |= {UUID(parent)} if parent else set()
-                    case ["recorded"]:
-                        self.unrecorded.clear()
+                    case ["recorded", tokens]:
+                        gone = {UUID(token) for token in tokens}
+                        for fence in [each for each in self.unrecorded if each.token in gone]:
+                            del self.unrecorded[fence]
                         self.parents.clear()
                     case ["line", job_id, token, attempt, at, level, message]:
                         fence = Fence(job_id=UUID(job_id), token=UUID(token), attempt=attempt)
@@ -419,11 +430,14 @@ class Watch:
         is_watched = watched is not None and watched.begun.fence == fence
         if self.to_end:
             note = "Handed back by a deploy; it runs again from its last checkpoint."
-            attempts.log_end(session, fence, note)
-            attempts.give_back(session, fence, "handed_back", note=note, charged=False)
+            if attempts.give_back(session, fence, "handed_back", note=note, charged=False):
+                attempts.log_end(session, fence, note)
             return "handed_back"
-        if code in {RETIRED, NOT_RECORDED} or (watched and not is_watched):
-            attempts.give_back(session, fence, "handed_back", note=UNBEGUN, charged=False)
+        # A function may end its process with any code, and may do so time after time.
+        is_free = not is_watched or code == NOT_RECORDED
+        if is_free and fence.attempt < MOST_UNCHARGED:
+            note = "The database was away." if is_watched else UNBEGUN
+            attempts.give_back(session, fence, "handed_back", note=note, charged=False)
             return "handed_back"
         if watched and watched.why == "cancelled":
             attempts.stop(session, fence, "killed")
@@ -434,7 +448,9 @@ class Watch:
             attempts.log_end(session, fence, sentence)
             attempts.fail(session, fence, sentence, code="time_limit", outcome="killed")
             return "killed"
-        attempts.lose(session, fence, _cause(code))
+        is_late = watched is not None and watched.why == "lease_lost"
+        reason = "The worker was lost: it could not renew its lease" if is_late else _cause(code)
+        attempts.lose(session, fence, reason)
         return "lost"
 
 

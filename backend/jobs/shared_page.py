@@ -28,6 +28,7 @@ HEADER = struct.Struct("<II")  # length, CRC-32 of the payload
 LONGEST_STAGE = 60
 LONGEST_MESSAGE = 300
 LOOKS = 10
+LOCK_SECONDS = 10.0  # longer than a transaction of the slot takes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +150,13 @@ class SharedPage:
             if runs:
                 self._put(RELIEVED_AT, number)
 
+    @contextmanager
+    def holding(self, number: int) -> Iterator[bool]:
+        """Keep the process at an attempt for the length of the block; False if that is over."""
+        with self._locked():
+            current = self.current()
+            yield current is not None and current.number == number
+
     def close(self) -> None:
         """Give the page back."""
         self._page.close()
@@ -158,8 +166,14 @@ class SharedPage:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        # The kernel lets go of the lock of a process that dies.
-        fcntl.lockf(self._file, fcntl.LOCK_EX)
+        # The kernel lets go of the lock of a process that dies; one that is stopped keeps it.
+        until = time.monotonic() + LOCK_SECONDS
+        while time.monotonic() < until:
+            try:
+                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.001)
         try:
             yield
         finally:

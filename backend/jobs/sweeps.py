@@ -262,7 +262,7 @@ class Sweep:
         except Conflict:
             return 0
         of_batch = Job.parent_id == batch_id
-        return batches.retry_children(session, each, of_batch, chosen, behind=float(self._done))
+        return batches.retry_children(session, each, of_batch, chosen)
 
     # ------------------------------------------------------------ discard
 

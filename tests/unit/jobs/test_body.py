@@ -3,6 +3,7 @@
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,10 +13,22 @@ import pytest
 from flask import Flask
 
 from backend.db import db, transaction
-from backend.jobs import JobContext, job, submit, submit_batch
-from backend.jobs.body import MOST_AT_ONCE
+from backend.jobs import (
+    JobContext,
+    Retry,
+    actions,
+    batches,
+    job,
+    ledger,
+    runner,
+    submit,
+    submit_batch,
+)
+from backend.jobs.attempts import Lease
+from backend.jobs.body import MOST_AT_ONCE, NOT_RECORDED, RETIRED
 from backend.jobs.kinds import JobKind, Kinds
 from backend.jobs.models import Job
+from backend.jobs.runner import Watch, Watched
 from tests.unit.jobs import probes
 from tests.unit.jobs.attempting import outcomes, run_all, wait_for
 from tests.unit.jobs.conftest import OWNER, STRANGER, Do, now, on_both, submitted
@@ -173,3 +186,83 @@ def test_a_batch_of_short_children_is_closed_once(app: Flask) -> None:
     assert (now(parent).state, now(parent).items_done) == ("succeeded", 50)
     assert now(parent).result == {"closed": 1}
     db.session.commit()
+
+
+def naps(app: Flask) -> JobKind[..., Any]:
+    """A kind that sleeps for as many seconds as its `text` says, with one attempt."""
+
+    @job("probe.nap", params=probes.EchoParams, retry=Retry(attempts=1))
+    def nap(ctx: JobContext, *, text: str = "0") -> dict[str, Any]:
+        time.sleep(float(text))
+        return {}
+
+    app.extensions["sluice.kinds"] = Kinds((*probes.KINDS, nap))
+    return nap
+
+
+@on_both
+def test_what_is_claimed_as_a_long_child_ends_is_run(app: Flask) -> None:
+    nap = naps(app)
+    submitted(nap, text="0")
+    with transaction() as session:
+        children = [("short", {"text": "0"}), ("long", {"text": "0.8"})]
+        parent = submit_batch(session, probes.close, OWNER, nap, children)
+    run_all()
+
+    assert now(parent).state == "succeeded"
+    assert outcomes(parent) == ["succeeded"]
+
+
+def test_a_kill_that_comes_too_late_is_not_the_next_jobs(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nap = naps(app)
+    first, second = submitted(nap, text="0.8"), submitted(nap, text="0.8")
+    heed = Watch._heed
+
+    def heed_late(watch: Watch, watched: Watched, lease: Lease | None) -> None:
+        if lease is not None and lease.force:
+            wait_for(lambda: now(first).ended, "the one that it is for has ended")
+        heed(watch, watched, lease)
+
+    monkeypatch.setattr(Watch, "_heed", heed_late)
+    monkeypatch.setattr(runner, "LOOK_PAUSE", 0.1)
+
+    def cancel() -> None:
+        with app.app_context():
+            wait_for(lambda: now(first).state == "running", "it runs")
+            with transaction() as session:
+                ledger.cancel(session, now(first), by=OWNER, force=True)
+
+    with ThreadPoolExecutor(1) as pool:
+        cancelling = pool.submit(cancel)
+        run_all()
+        cancelling.result()
+
+    assert (now(second).state, now(second).error) == ("succeeded", None)
+
+
+@pytest.mark.parametrize("code", [RETIRED, NOT_RECORDED])
+def test_a_function_that_ends_its_process_comes_to_an_end_whatever_its_code(
+    app: Flask, submit_body: Do, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(runner, "MOST_UNCHARGED", 3)
+    job = submit_body(lambda ctx: os._exit(code), retry=Retry(attempts=1))
+    run_all()
+
+    assert (now(job).state, now(job).error_code) == ("failed", "poison")
+
+
+def test_a_batch_that_is_tried_again_lets_others_go_first(app: Flask) -> None:
+    with transaction() as session:
+        children = [(f"item {number}", {"text": "x"}) for number in range(60)]
+        parent = submit_batch(session, probes.close, OWNER, probes.echo, children)
+    with transaction() as session:
+        batches.cancel(session, now(parent), by=OWNER)
+    with transaction() as session:
+        actions.retry(session, now(parent))
+    with transaction() as session:
+        other = submit(session, probes.echo, STRANGER, text="x")
+    run_all(most=MOST_AT_ONCE)
+
+    assert now(other).state == "succeeded"
