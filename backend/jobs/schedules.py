@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from cronsim import CronSim
@@ -16,6 +16,8 @@ from backend.jobs.ledger import submit
 from backend.jobs.models import ScheduleSlot
 
 MOST_AT_ONCE = 100
+# The slot that says since when a schedule is known; the same for all beats, so that one counts.
+FIRST_SIGHT = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,16 +39,26 @@ def submit_due() -> int:
     """Submit the jobs of the slots that have come; return how many."""
     schedules: tuple[Schedule, ...] = current_app.extensions["sluice.schedules"]
     now = db.session.scalars(select(db_now())).one()
-    newest = select(ScheduleSlot.schedule, func.max(ScheduleSlot.due_at))
-    last = dict(db.session.execute(newest.group_by(ScheduleSlot.schedule)).all())
+    last = last_slots()
     db.session.commit()
     return sum(_submit_due(schedule, last.get(schedule.name), now) for schedule in schedules)
 
 
+def last_slots() -> dict[str, datetime]:
+    """When each schedule was due last; of one that was not yet, since when it is known."""
+    newest = select(
+        ScheduleSlot.schedule, func.max(ScheduleSlot.due_at), func.max(ScheduleSlot.created_at)
+    ).group_by(ScheduleSlot.schedule)
+    return {
+        name: due_at if due_at > FIRST_SIGHT else seen_at
+        for name, due_at, seen_at in db.session.execute(newest)
+    }
+
+
 def _submit_due(schedule: Schedule, last: datetime | None, now: datetime) -> int:
     if last is None:
-        # Its first sight: the count begins here, and the past is nobody's.
-        _take(schedule, now, run=False)
+        # The count begins here, and the past is nobody's.
+        _take(schedule, FIRST_SIGHT, run=False)
         return 0
     due = slots_between(schedule.cron, last, now)
     late = timedelta(minutes=1)

@@ -20,7 +20,7 @@ from backend.config import MIB, Settings
 from backend.db import db, db_now
 from backend.jobs import marks, overview, schedules
 from backend.jobs.marks import Mark
-from backend.jobs.models import IS_LEASED, IS_READY, Job, Pause, PauseScope, ScheduleSlot
+from backend.jobs.models import IS_LEASED, IS_READY, Job, Pause, PauseScope
 from backend.ops.readiness import WORKER_SECONDS, redis_fault
 from backend.storage import sweeping
 from backend.storage.blobs import store
@@ -89,8 +89,7 @@ def leases() -> Found:
 
 def schedules_due() -> Found:
     """Schedules whose time has passed without a job."""
-    newest = select(ScheduleSlot.schedule, func.max(ScheduleSlot.due_at))
-    last = dict(db.session.execute(newest.group_by(ScheduleSlot.schedule)).all())
+    last = schedules.last_slots()
     now = db.session.scalars(select(db_now())).one()
     for schedule in current_app.extensions["sluice.schedules"]:
         if schedule.name not in last:
