@@ -131,6 +131,7 @@ def assert_uncharged(site: Site, load: Load) -> None:
         assert invariants.broken(session) == []
 
 
+@pytest.mark.row(36)
 def test_a_deploy_under_load_fails_no_request_and_charges_no_attempt(site: Site) -> None:
     load = Load(site.url)
     with load.applied(CALLERS):

@@ -107,6 +107,7 @@ def test_many_who_follow_one_job_are_all_told_of_its_end(web: Web, crowd: Crowd)
         assert watcher.messages[-1]["event"] == "end"
 
 
+@pytest.mark.row(29)
 def test_those_who_do_not_read_hold_up_nobody_and_miss_nothing(web: Web, crowd: Crowd) -> None:
     (ann,) = web.sign_up()
     reader = crowd.watch(ALL, ann.token)
@@ -132,6 +133,7 @@ def test_those_who_do_not_read_hold_up_nobody_and_miss_nothing(web: Web, crowd: 
         assert sleeper.events == reader.events
 
 
+@pytest.mark.row(29)
 def test_who_was_cut_off_goes_on_after_the_last_event(web: Web, crowd: Crowd) -> None:
     people = web.sign_up(5)
     first = gather(crowd, people, 50)

@@ -57,6 +57,7 @@ def test_a_batch_is_spread_over_the_machines(cluster: Cluster) -> None:
     assert {cluster.machine_of(job_id) for job_id in jobs} == set(MACHINES)
 
 
+@pytest.mark.row(35)
 def test_a_machine_that_is_cut_off_and_comes_back_changes_nothing(
     cluster: Cluster, signs: Path, gate: Callable[..., UUID], begun: Callable[..., int]
 ) -> None:
@@ -83,6 +84,7 @@ def test_a_machine_that_is_cut_off_and_comes_back_changes_nothing(
     assert_serves(cluster, lost)
 
 
+@pytest.mark.row(35)
 def test_a_job_that_was_done_elsewhere_is_not_done_again_by_the_machine_that_comes_back(
     cluster: Cluster, signs: Path, gate: Callable[..., UUID], begun: Callable[..., int]
 ) -> None:
