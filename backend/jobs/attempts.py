@@ -22,6 +22,7 @@ from sqlalchemy import (
     Update,
     bindparam,
     case,
+    exists,
     false,
     func,
     insert,
@@ -30,7 +31,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from backend.db import db_now, random_uuid, table_of
@@ -299,6 +300,10 @@ def wishes(session: Session, held: Fence) -> Lease | None:
     return None if row is None else Lease(row.state == JobState.CANCELLING, row.cancel_force)
 
 
+_child = aliased(Job)
+_IS_BATCH = exists().where(_child.parent_id == Job.id)
+
+
 def report(session: Session, held: Fence, progress: Progress) -> bool:
     """Store progress; False when the job is no longer this attempt's."""
     job = _write(
@@ -308,8 +313,9 @@ def report(session: Session, held: Fence, progress: Progress) -> bool:
         percent=case((Job.percent > progress.percent, Job.percent), else_=progress.percent),
         stage=progress.stage,
         message=progress.message,
-        items_done=progress.items_done,
-        items_total=progress.items_total,
+        # A batch's are its children, whatever its closing step counts.
+        items_done=case((_IS_BATCH, Job.items_done), else_=progress.items_done),
+        items_total=case((_IS_BATCH, Job.items_total), else_=progress.items_total),
     )
     if job is None:
         return False

@@ -266,3 +266,23 @@ def test_a_batch_that_is_tried_again_lets_others_go_first(app: Flask) -> None:
     run_all(most=MOST_AT_ONCE)
 
     assert now(other).state == "succeeded"
+
+
+@on_both
+def test_a_closing_step_that_counts_its_own_does_not_change_how_large_its_batch_is(
+    app: Flask,
+) -> None:
+    @job("probe.count", params=probes.NoParams, stages={"work": 4, "close": 1})
+    def count(ctx: JobContext) -> dict[str, Any]:
+        ctx.report("halfway", 0.5, "close", 1, 2)
+        time.sleep(0.6)  # it is shown four times a second
+        return {}
+
+    app.extensions["sluice.kinds"] = Kinds((*probes.KINDS, count))
+    with transaction() as session:
+        children = [(f"item {number}", {"text": "x"}) for number in range(5)]
+        parent = submit_batch(session, count, OWNER, probes.echo, children)
+    run_all()
+
+    assert (now(parent).state, now(parent).stage) == ("succeeded", "close")
+    assert (now(parent).items_done, now(parent).items_total) == (5, 5)
