@@ -38,6 +38,7 @@ from backend.jobs.signals import announce, ring
 from backend.jobs.states import ENDED, JobState
 
 MOST_TOLD = 200  # of jobs that are changed at once
+MOST_NAMED = 5000  # rows in one statement; PostgreSQL takes 65,535 parameters at most
 TURN = timedelta(seconds=1)  # by which each further job of an owner goes behind the last
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -305,16 +306,15 @@ def move_all(
     same moment is told of once.
     """
     moved = change_all(session, *chosen, state=to, **values)
-    if not moved:
-        return moved
     owner = case((Job.parent_id.is_(None), Job.owner_id))
     rows = select(Job.id, owner, db_now(), Job.state, Job.attempt)
-    session.execute(
-        insert(JobEvent).from_select(
-            ["job_id", "owner_id", "at", "state", "attempt"],
-            rows.where(Job.id.in_([row.id for row in moved])),
+    for first in range(0, len(moved), MOST_NAMED):
+        ids = [row.id for row in moved[first : first + MOST_NAMED]]
+        session.execute(
+            insert(JobEvent).from_select(
+                ["job_id", "owner_id", "at", "state", "attempt"], rows.where(Job.id.in_(ids))
+            )
         )
-    )
     return moved
 
 
