@@ -148,8 +148,8 @@ class Body:
             return self.held
         aged = None
         if random.random() < AGED_SHARE:  # noqa: S311 - a lot, not a secret
-            priority = random.randint(0, HIGHEST_PRIORITY)  # noqa: S311
-            aged = Level(random.choice(self.slot.queues), priority)  # noqa: S311
+            priority = random.randint(0, HIGHEST_PRIORITY)  # noqa: S311 - as above
+            aged = Level(random.choice(self.slot.queues), priority)  # noqa: S311 - as above
         most = min(self.at_once, self.wanted, self.left)
         return deque(attempts.claim(session, self.slot, most=most, aged=aged))
 
@@ -255,7 +255,9 @@ class _Traces(NamedTuple):
         if sys.platform != "linux":
             return cls(0, 0, "")
         files = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - it is done for every job
-        return cls(threading.active_count(), files, os.readlink("/proc/self/cwd"))  # noqa: PTH115
+        # Not asked by name: the folder may have been removed.
+        folder = os.readlink("/proc/self/cwd")  # noqa: PTH115 - it is done for every job
+        return cls(threading.active_count(), files, folder)
 
     def are_all(self) -> bool:
         """Whether there are no others now, and no process is left that the function started."""

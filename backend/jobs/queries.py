@@ -390,6 +390,13 @@ def eta(session: Session, job: Job) -> Eta | None:
     return Eta(low=max(0.0, low - ran), high=max(0.0, high - ran))
 
 
+def explained(session: Session, job: Job) -> Job:
+    """The job, with why it waits and when it will be done, for those who show it."""
+    # No columns: both are asked for one job at a time, and hold for a moment.
+    job.waiting, job.eta_seconds = why_waiting(session, job), eta(session, job)  # type: ignore[attr-defined]
+    return job
+
+
 def id_of(cursor: str) -> UUID:
     """The id that a cursor names; InvalidInput for one that no list gave out."""
     (value,) = decode_cursor(cursor, str)

@@ -50,9 +50,7 @@ LARGE = 1000  # children of a batch that are not moved in one transaction any mo
 
 def detail(job: Job) -> dict[str, Any]:
     """The answer about one job, with why it waits and when it will be done."""
-    session = db.session()
-    job.waiting, job.eta_seconds = queries.why_waiting(session, job), queries.eta(session, job)  # type: ignore[attr-defined]
-    return {**envelope(job), "job": job}
+    return {**envelope(job), "job": queries.explained(db.session(), job)}
 
 
 def accepted(session: Any, job: Job, **more: Any) -> Response:
