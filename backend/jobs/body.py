@@ -29,8 +29,8 @@ from sqlalchemy.orm import Session
 
 from backend.config import Settings
 from backend.db import AWAY, db, transaction
-from backend.jobs import actions, attempts, workspace
-from backend.jobs.attempts import Claim, Fence, Level, Slot
+from backend.jobs import actions, attempts, claims, workspace
+from backend.jobs.claims import Claim, Fence, Level, Slot
 from backend.jobs.kinds import Kinds
 from backend.jobs.outcomes import PAUSE_SECONDS, Call, Outcome, Voice, unknown_kind
 from backend.jobs.shared_page import SharedPage
@@ -151,7 +151,7 @@ class Body:
             priority = random.randint(0, HIGHEST_PRIORITY)  # noqa: S311 - as above
             aged = Level(random.choice(self.slot.queues), priority)  # noqa: S311 - as above
         most = min(self.at_once, self.wanted, self.left)
-        return deque(attempts.claim(session, self.slot, most=most, aged=aged))
+        return deque(claims.claim(session, self.slot, most=most, aged=aged))
 
     # ------------------------------------------------------------ one attempt
 

@@ -42,8 +42,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from backend.config import Settings
 from backend.db import db
 from backend.jobs import metrics, processes, steward, workers, workspace
-from backend.jobs.attempts import Slot
 from backend.jobs.batches import RINGS_AT_ONCE as MOST_WAITING
+from backend.jobs.claims import Slot
 from backend.jobs.kinds import Queue
 from backend.jobs.runner import Watch
 

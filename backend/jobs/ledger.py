@@ -13,6 +13,8 @@ from uuid import UUID
 import structlog
 from sqlalchemy import (
     ColumnElement,
+    FromClause,
+    Insert,
     Result,
     Row,
     case,
@@ -269,6 +271,15 @@ def _event(job: Job | Row[Any], note: str | None = None) -> dict[str, Any]:
 
 
 _HAPPENING = insert(table_of(JobEvent)).values(at=db_now())
+
+
+def recording(jobs: FromClause) -> Insert:
+    """The statement that records the states of selected jobs as events."""
+    owner_id = case((jobs.c.parent_id.is_(None), jobs.c.owner_id))
+    states = select(jobs.c.id, owner_id, jobs.c.state, jobs.c.attempt, db_now())
+    return insert(table_of(JobEvent)).from_select(
+        ["job_id", "owner_id", "state", "attempt", "at"], states
+    )
 
 
 def move(

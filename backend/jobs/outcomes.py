@@ -23,7 +23,8 @@ from backend.config import Settings
 from backend.db import AWAY, db, transaction
 from backend.errors import AppError, InvalidInput
 from backend.jobs import artifacts, attempts, workspace
-from backend.jobs.attempts import Claim, Fence, Progress
+from backend.jobs.attempts import Progress
+from backend.jobs.claims import Claim, Fence
 from backend.jobs.context import Cancelled, JobContext, LeaseLost, SoftLimitReached
 from backend.jobs.kinds import JobKind
 from backend.jobs.shared_page import SharedPage

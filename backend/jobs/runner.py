@@ -31,8 +31,9 @@ from sqlalchemy.orm import Session
 from backend.config import Settings
 from backend.db import db, survive_crashes_alone, transaction
 from backend.jobs import actions, attempts, metrics, processes, workspace
-from backend.jobs.attempts import Fence, Lease, Line, Slot
+from backend.jobs.attempts import Lease, Line
 from backend.jobs.body import GO, IDLE, NOT_RECORDED, RETIRED, UNBEGUN, Body
+from backend.jobs.claims import Fence, Slot
 from backend.jobs.kinds import JobKind, Kinds
 from backend.jobs.models import IS_LEASED, Attempt, Job
 from backend.jobs.outcomes import MOST_UNCHARGED, patiently

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from backend.jobs.attempts import Claim, Fence, Progress
+from backend.jobs.attempts import Progress
+from backend.jobs.claims import Claim, Fence
 
 SIZE = 8192
 WISH = struct.Struct("<I")  # the number of an attempt

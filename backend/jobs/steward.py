@@ -16,7 +16,7 @@ from sqlalchemy.orm import aliased
 
 from backend.config import MIB, Settings
 from backend.db import db, db_now, transaction
-from backend.jobs import actions, acts, attempts, batches, marks, metrics, schedules
+from backend.jobs import actions, acts, attempts, batches, claims, marks, metrics, schedules
 from backend.jobs.duties import clean_up
 from backend.jobs.kinds import Queue
 from backend.jobs.ledger import submit
@@ -164,4 +164,4 @@ def redispatch() -> int:
 
 def _ready(queue: Queue) -> Sequence[UUID]:
     """The jobs that a queue's next slots would take, as many as are rung for at most."""
-    return db.session.scalars(attempts.ready_in(literal(queue)).limit(batches.RINGS_AT_ONCE)).all()
+    return db.session.scalars(claims.ready_in(literal(queue)).limit(batches.RINGS_AT_ONCE)).all()

@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from backend.config import Settings
 from backend.db import db
-from backend.jobs.attempts import Fence
+from backend.jobs.claims import Fence
 from backend.jobs.models import IS_LEASED, Job
 
 NAME = re.compile(r"[0-9a-f]{32}-\d+")

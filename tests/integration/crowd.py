@@ -20,7 +20,7 @@ from sqlalchemy import select
 from backend.accounts import services as accounts
 from backend.accounts import tokens
 from backend.db import transaction
-from backend.jobs import attempts
+from backend.jobs import attempts, claims
 from backend.jobs.duties import clean_up
 from backend.jobs.kinds import Queue
 from backend.jobs.models import JobEvent
@@ -87,7 +87,7 @@ class Web(Stack):
         """The next job begins, and succeeds or fails."""
         with self.app.app_context():
             with transaction() as session:
-                (held,) = attempts.claim(session, attempts.Slot("w@test/1", (Queue.LOW,), 600))
+                (held,) = claims.claim(session, claims.Slot("w@test/1", (Queue.LOW,), 600))
             assert held is not None
             with transaction() as session:
                 if error:

@@ -23,7 +23,7 @@ from backend.config import Settings
 from backend.db import Base, db, db_now, transaction
 from backend.jobs import (
     Queue,
-    attempts,
+    claims,
     marks,
     pauses,
     queries,
@@ -43,7 +43,7 @@ from tests.integration.stack import BIN, ROOT, WORKERS, Stack, until
 
 pytestmark = pytest.mark.needs("redis-server")
 ALL = [queue.value for queue in Queue]
-SLOT = attempts.Slot("all@here/1", (Queue.DEFAULT,), 60)
+SLOT = claims.Slot("all@here/1", (Queue.DEFAULT,), 60)
 
 
 @pytest.fixture
@@ -97,12 +97,12 @@ def test_a_sound_ledger_and_broker_have_nothing_wrong(stack: Stack) -> None:
 def test_a_job_without_heartbeat_that_nobody_rescues(stack: Stack) -> None:
     job = silent_submit(stack)
     with transaction() as session:
-        assert attempts.claim(session, SLOT)
+        assert claims.claim(session, SLOT)
         session.execute(update(Job).values(lease_expires_at=db_now(-60)))
     assert "1 jobs have had no heartbeat" in told("leases")
     steward.rescue()
     with transaction() as session:
-        assert attempts.claim(session, SLOT)[0].job_id == job.id
+        assert claims.claim(session, SLOT)[0].job_id == job.id
     assert told("leases") == ""
 
 

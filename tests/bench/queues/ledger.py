@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Uuid, delete, select, text
 
 from backend.db import db, transaction
-from backend.jobs import attempts, submit
+from backend.jobs import claims, submit
 from backend.jobs.models import Job, JobEvent
 from tests.bench.queues.kinds import BENCH, web
 
@@ -100,12 +100,12 @@ def _bound(connection: Connection, model: Any) -> Any:
 def claim(count: str) -> dict[str, Any]:
     """Claim jobs of the default queue one after another; tell each claim's milliseconds."""
     took = []
-    slot = attempts.Slot("bench@here/1", ("high_priority", "default"), lease_seconds=600)
+    slot = claims.Slot("bench@here/1", ("high_priority", "default"), lease_seconds=600)
     with web.app_context():
         for _ in range(int(count)):
             started = time.monotonic()
             with transaction() as session:
-                attempts.claim(session, slot)
+                claims.claim(session, slot)
             took.append((time.monotonic() - started) * 1000)
     return {"ms": took}
 

@@ -7,14 +7,14 @@ import pytest
 from werkzeug.routing import Rule
 
 from backend.db import transaction
-from backend.jobs import Queue, attempts, workers
+from backend.jobs import Queue, attempts, claims, workers
 from backend.jobs.models import Job
 from tests.contract.http.service import Caller, Service, assert_problem, small_pdf
 
 PDF = small_pdf()
 KIND = "compression.compress_file"
 NODE = "default@here"
-SLOT = attempts.Slot(f"{NODE}/1", (Queue.DEFAULT,), 60)
+SLOT = claims.Slot(f"{NODE}/1", (Queue.DEFAULT,), 60)
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def a_worker(service: Service) -> None:
 def claim(service: Service) -> bool:
     """Whether the worker's slot gets a job."""
     with service.app.app_context(), transaction() as session:
-        return attempts.claim(session, SLOT) != []
+        return claims.claim(session, SLOT) != []
 
 
 def order(root: Caller, action: str, **more: Any) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def test_a_drained_worker_is_free_once_the_last_of_its_slots_is(
         return named(root.get("/api/admin/workers").json["workers"], NODE)
 
     with service.app.app_context(), transaction() as session:
-        (held,) = attempts.claim(session, SLOT)
+        (held,) = claims.claim(session, SLOT)
     assert held is not None
     root.post(f"/api/admin/workers/{NODE}/drain")
     worker = shown()

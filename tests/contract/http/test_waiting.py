@@ -21,8 +21,9 @@ from flask_jwt_extended import create_access_token, decode_token
 from backend.compression.engine import Level
 from backend.compression.jobs import compress_bulk, compress_file
 from backend.db import transaction
-from backend.jobs import attempts, batches, submit, submit_batch
-from backend.jobs.attempts import Claim, Progress, Slot
+from backend.jobs import attempts, batches, claims, submit, submit_batch
+from backend.jobs.attempts import Progress
+from backend.jobs.claims import Claim, Slot
 from backend.jobs.duties import clean_up
 from backend.jobs.kinds import Queue
 from backend.jobs.models import Job
@@ -77,7 +78,7 @@ class Person:
     def begin(self, queue: Queue = Queue.LOW) -> Claim:
         """Let a worker take the queue's next job."""
         with self.caller.app.app_context(), transaction() as session:
-            (held,) = attempts.claim(session, Slot("w@test/1", (queue,), 600))
+            (held,) = claims.claim(session, Slot("w@test/1", (queue,), 600))
         assert held is not None
         return held
 

@@ -11,7 +11,7 @@ from flask import Flask
 
 from backend.app import create_app
 from backend.config import Settings
-from backend.jobs.attempts import Slot
+from backend.jobs.claims import Slot
 from backend.jobs.runner import Watch
 
 WORKER = "test@host/1"

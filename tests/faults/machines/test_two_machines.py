@@ -72,7 +72,11 @@ def test_a_machine_that_is_cut_off_and_comes_back_changes_nothing(
     try:
         (signs / "go").touch()
         cluster.network.mend(lost)
-        until(lambda: is_over(cluster, lost, job_id, late_pid), "the late attempt is over", AGAIN_SECONDS)
+        until(
+            lambda: is_over(cluster, lost, job_id, late_pid),
+            "the late attempt is over",
+            AGAIN_SECONDS,
+        )
         assert cluster.job(job_id).state == "running"
         assert probes.EFFECT not in cluster.traces(job_id)
     finally:
@@ -98,7 +102,9 @@ def test_a_job_that_was_done_elsewhere_is_not_done_again_by_the_machine_that_com
     (signs / "go").touch()
     cluster.assert_done_once(*jobs)
     cluster.network.mend(lost)
-    until(lambda: is_over(cluster, lost, jobs[0], late_pid), "the late attempt is over", AGAIN_SECONDS)
+    until(
+        lambda: is_over(cluster, lost, jobs[0], late_pid), "the late attempt is over", AGAIN_SECONDS
+    )
 
     cluster.assert_done_once(*jobs)
     assert [attempt.outcome for attempt in cluster.attempts(jobs[0])] == ["lost", "succeeded"]

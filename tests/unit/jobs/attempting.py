@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from backend.db import db, transaction
 from backend.jobs import Queue
-from backend.jobs.attempts import Slot
+from backend.jobs.claims import Slot
 from backend.jobs.models import Attempt, Job, LogLine
 from backend.jobs.runner import ALL, Watch
 

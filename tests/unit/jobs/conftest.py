@@ -17,8 +17,8 @@ from backend.accounts.models import User
 from backend.app import create_app
 from backend.config import Settings
 from backend.db import Base, db, transaction
-from backend.jobs import Queue, attempts, submit
-from backend.jobs.attempts import Claim, Level, Slot
+from backend.jobs import Queue, claims, submit
+from backend.jobs.claims import Claim, Level, Slot
 from backend.jobs.kinds import JobKind, Kinds
 from backend.jobs.models import Job
 from tests import invariants
@@ -167,7 +167,7 @@ def slot_of(*queues: str, name: str = "w@test/1", lease_seconds: float = 60) -> 
 
 def claim_one(session: Session, slot: Slot, *, aged: Level | None = None) -> Claim | None:
     """The slot's next job, if there is one."""
-    taken = attempts.claim(session, slot, aged=aged)
+    taken = claims.claim(session, slot, aged=aged)
     return taken[0] if taken else None
 
 

@@ -20,7 +20,8 @@ from backend.jobs import (
     submit,
     submit_batch,
 )
-from backend.jobs.attempts import Claim, Fence, Level, Progress
+from backend.jobs.attempts import Progress
+from backend.jobs.claims import Claim, Fence, Level
 from backend.jobs.models import Attempt, Job, JobEvent, Pause, PauseScope
 from backend.jobs.states import ENDED
 from tests.unit.jobs import probes

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from backend.db import db, transaction
 from backend.errors import Conflict
 from backend.jobs import Queue, actions, attempts, batches, ledger, submit_batch
-from backend.jobs.attempts import Claim
+from backend.jobs.claims import Claim
 from backend.jobs.models import Artifact, Job, JobEvent
 from tests.unit.jobs import probes
 from tests.unit.jobs.conftest import (

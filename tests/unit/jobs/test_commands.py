@@ -5,7 +5,7 @@ import getpass
 from flask import Flask
 
 from backend.db import db
-from backend.jobs import Queue, attempts, workers
+from backend.jobs import Queue, attempts, claims, workers
 from tests.unit.jobs.conftest import claim_one, in_transaction, now, slot_of, submitted
 
 
@@ -55,7 +55,7 @@ def test_a_kind_is_paused_and_resumed(app: Flask) -> None:
 
 
 def test_a_worker_is_drained_and_says_when_it_is_free(app: Flask) -> None:
-    slot = attempts.Slot("default@one/7", ("default",), 60)
+    slot = claims.Slot("default@one/7", ("default",), 60)
     workers.report("default@one", ["default"], 1)
     submitted()
     held = in_transaction(claim_one, slot)

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from backend.db import db, transaction
 from backend.errors import Conflict
 from backend.jobs import Queue, attempts, ledger, submit
-from backend.jobs.attempts import Claim
+from backend.jobs.claims import Claim
 from backend.jobs.models import Artifact, Attempt, Job, JobEvent, LogLine
 from backend.jobs.states import ENDED
 from tests.unit.jobs import probes

@@ -13,7 +13,7 @@ from sqlalchemy.dialects import sqlite
 from backend.clock import utc_now
 from backend.db import db, db_now, transaction
 from backend.errors import NotFound
-from backend.jobs import Queue, attempts, batches, queries, submit, submit_batch, workers
+from backend.jobs import Queue, attempts, batches, claims, queries, submit, submit_batch, workers
 from backend.jobs.models import IS_LEASED, IS_PARKED, Attempt, Job, JobEvent, Pause, PauseScope
 from backend.jobs.queries import Filter, Place
 from tests.unit.jobs import probes
@@ -344,7 +344,7 @@ def test_every_list_is_found_by_an_index_of_its_owner_or_parent(full: Flask) -> 
 
 
 DUTIES = {
-    "claim": (attempts.next_ready(literal(Queue.DEFAULT)), "ix_jobs_ready"),
+    "claim": (claims.next_ready(literal(Queue.DEFAULT)), "ix_jobs_ready"),
     "rescue": (select(Job).where(IS_LEASED, Job.lease_expires_at < db_now()), "ix_jobs_leases"),
     "release": (select(Job.id).where(IS_PARKED), "ix_jobs_parked"),
     "events of an owner": (

@@ -10,7 +10,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from backend.jobs.attempts import Claim, Fence, Progress
+from backend.jobs.attempts import Progress
+from backend.jobs.claims import Claim, Fence
 from backend.jobs.shared_page import HEADER, PROGRESS_AT, SIZE, SharedPage
 
 

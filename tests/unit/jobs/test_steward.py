@@ -9,7 +9,7 @@ from sqlalchemy import update
 
 from backend.db import db_now, transaction
 from backend.jobs import Queue, actions, attempts, batches, steward, submit_batch
-from backend.jobs.attempts import Claim
+from backend.jobs.claims import Claim
 from backend.jobs.models import Job, Pause, PauseScope
 from tests.unit.jobs import probes
 from tests.unit.jobs.conftest import (

@@ -14,6 +14,7 @@ from backend.jobs import (
     acts,
     attempts,
     batches,
+    claims,
     duties,
     steward,
     submit,
@@ -354,7 +355,7 @@ def test_a_job_that_waits_for_its_time_runs_now(app: Flask, bell: Bell) -> None:
     job = submitted()
     held = claimed()
     in_transaction(attempts.try_later, held, "away", code="unavailable", wait_seconds=3600)
-    assert in_transaction(attempts.claim, slot_of(Queue.DEFAULT)) == []
+    assert in_transaction(claims.claim, slot_of(Queue.DEFAULT)) == []
     bell.rung.clear()
 
     assert do(Action.RUN_NOW).done == 1

@@ -8,7 +8,7 @@ from sqlalchemy import update
 
 from backend.db import db_now, transaction
 from backend.jobs import Queue, workers
-from backend.jobs.attempts import Claim
+from backend.jobs.claims import Claim
 from backend.jobs.models import Worker
 from tests.unit.jobs.conftest import claim_one, in_transaction, now, on_both, slot_of, submitted
 

@@ -6,7 +6,7 @@ from flask import Flask
 
 from backend.config import Settings
 from backend.jobs import attempts, workspace
-from backend.jobs.attempts import Claim
+from backend.jobs.claims import Claim
 from tests.unit.jobs.conftest import claimed, in_transaction, submitted
 
 
