@@ -5,6 +5,7 @@ write transaction takes its lock at the start (SQLite's BEGIN IMMEDIATE), becaus
 that begins by reading and then writes fails at once under load instead of waiting its turn.
 """
 
+import select
 import sqlite3
 import threading
 import time
@@ -29,7 +30,7 @@ from sqlalchemy import (
     event,
 )
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import DisconnectionError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session
@@ -254,7 +255,6 @@ def engine_options(url: URL) -> dict[str, Any]:
     if url.get_backend_name() != "postgresql":
         return {"connect_args": {"timeout": BUSY_TIMEOUT_MS / 1000}}
     return {
-        "pool_pre_ping": True,
         "pool_size": 10,
         "max_overflow": 60,
         "pool_timeout": 10,
@@ -272,6 +272,21 @@ def engine_options(url: URL) -> dict[str, Any]:
             " -c tcp_user_timeout=15000",
         },
     }
+
+
+@event.listens_for(Engine, "checkout")
+def _notice_the_end(connection: DBAPIConnection, _record: object, _proxy: object) -> None:
+    """Make a connection anew that the server has ended.
+
+    It says so before it hangs up, or just hangs up: either can be seen without asking it, which
+    is a way to the server for every transaction.
+    """
+    if isinstance(connection, sqlite3.Connection):
+        return
+    there = select.poll()
+    there.register(connection.fileno(), select.POLLIN)
+    if there.poll(0):
+        raise DisconnectionError("The server has ended the connection.")
 
 
 @event.listens_for(Engine, "connect")

@@ -16,7 +16,6 @@ from functools import cache, cached_property
 from typing import Any
 from uuid import UUID
 
-import redis
 import structlog
 from celery import Celery, Task
 from celery.app.events import Events
@@ -35,7 +34,6 @@ from flask import Flask
 from kombu import Connection, Exchange
 from kombu import Queue as BrokerQueue
 from kombu.transport import redis as kombu_redis
-from kombu.transport import virtual
 from kombu.utils import json as kombu_json
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -92,36 +90,9 @@ class LedgerCelery(Celery):  # type: ignore[misc] # Celery ships no types
         return bound
 
 
-class ForgettingQoS(kombu_redis.QoS):  # type: ignore[misc] # kombu ships no types
-    """Lets go of the messages that a worker holds when it loses the broker, or that is full.
-
-    kombu 5.7 would put them back, and acknowledge them later, over the lost connection, and the
-    error ends the worker in the middle of its jobs; so does a server that is out of memory, to
-    which not even that can be said. The steward rings for what is ready anyway.
-    """
-
-    restore_at_shutdown = False
-
-    def append(self, message: Any, delivery_tag: str) -> None:
-        """Hold a message; a server that is full need not know of it."""
-        try:
-            super().append(message, delivery_tag)
-        except redis.ResponseError as error:
-            log.warning("broker_refused", error=str(error)[:200])
-            virtual.QoS.append(self, message, delivery_tag)
-
-    def ack(self, delivery_tag: str) -> None:
-        """Acknowledge a message that came by a channel that is still open."""
-        if self.channel.closed:
-            return
-        try:
-            super().ack(delivery_tag)
-        except redis.ResponseError as error:
-            log.warning("broker_refused", error=str(error)[:200])
-            virtual.QoS.ack(self, delivery_tag)
-
-
-kombu_redis.Channel.QoS = ForgettingQoS
+# What a worker of Redis holds when it ends or loses the broker is forgotten: kombu 5.7 would put it
+# back over the lost connection. The steward rings for what is ready anyway.
+kombu_redis.Channel.do_restore = False
 
 
 def _create_client(self: Any, asynchronous: bool = False) -> Any:
@@ -185,7 +156,8 @@ def make_celery(app: Flask) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         # `priority`: a worker serves its queues in the order of its -Q.
-        broker_transport_options={"queue_order_strategy": "priority"},
+        # `ack_emulation`: Redis need not know what a worker holds, as nothing of it is put back.
+        broker_transport_options={"queue_order_strategy": "priority", "ack_emulation": False},
         beat_scheduler="backend.jobs.celery_bridge:LedgerScheduler",
         timezone="UTC",
     )
