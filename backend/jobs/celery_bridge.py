@@ -186,7 +186,7 @@ def _claim_no_more(**_: object) -> None:
 @cache
 def _watch(slot: Slot) -> Watch:
     """The watch of this process, which keeps the attempts' process from message to message."""
-    return Watch(slot, is_closing=lambda: bool(_closing[0]))
+    return Watch(slot, is_closing=lambda: bool(_closing[0]), adopts=True)
 
 
 class BrokerDoorbell:
@@ -349,6 +349,7 @@ def _keep_our_logging(**_: object) -> None:
 @worker_process_init.connect
 def _enter_slot(**_: object) -> None:
     processes.die_with_parent()
+    processes.adopt_orphans()
     with _context():
         db.engine.dispose(close=False)
 

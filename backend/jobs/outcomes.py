@@ -183,7 +183,7 @@ class Call:
         log.warning("database_away", exc_info=error)
         note = f"The database was away ({type(error).__name__}); this runs again."
         self.ctx.log(note, level="warning")
-        if self.held.attempt >= MOST_UNCHARGED:
+        if self.held.uncharged >= MOST_UNCHARGED:
             return Outcome("lost", partial(attempts.lose, held=self.held, reason=note))
         again = partial(attempts.give_back, held=self.held, outcome="interrupted")
         return Outcome("interrupted", partial(again, note=note, charged=False))

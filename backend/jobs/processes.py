@@ -23,7 +23,7 @@ def lead_a_group(parent: int, endings: Iterable[signal.Signals]) -> None:
         signal.signal(each, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent()
-    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    adopt_orphans()
     if os.getppid() != parent:
         os._exit(1)
 
@@ -31,6 +31,21 @@ def lead_a_group(parent: int, endings: Iterable[signal.Signals]) -> None:
 def die_with_parent() -> None:
     """Have the kernel end this process when its parent ends (Linux)."""
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of whatever descendants leave behind (Linux)."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def kill_children() -> None:
+    """Kill all that this process has started or adopted, and wait for their ends."""
+    for each in _descendants(os.getpid()):
+        with suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, 0)[0]:
+            pass
 
 
 def _prctl(option: int, value: int) -> None:

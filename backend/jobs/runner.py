@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -32,11 +32,12 @@ from backend.config import Settings
 from backend.db import db, survive_crashes_alone, transaction
 from backend.jobs import actions, attempts, metrics, processes, workspace
 from backend.jobs.attempts import Lease, Line
-from backend.jobs.body import GO, IDLE, NOT_RECORDED, RETIRED, UNBEGUN, Body
+from backend.jobs.body import GO, IDLE, RETIRED, UNBEGUN, Body
 from backend.jobs.claims import Fence, Slot
 from backend.jobs.kinds import JobKind, Kinds
 from backend.jobs.models import IS_LEASED, Attempt, Job
-from backend.jobs.outcomes import MOST_UNCHARGED, patiently
+from backend.jobs.outcomes import patiently
+from backend.jobs.settling import Ending, Why, settle
 from backend.jobs.shared_page import Begun, SharedPage
 from backend.jobs.signals import ring
 
@@ -51,8 +52,6 @@ ENDINGS = (signal.SIGTERM, signal.SIGQUIT)
 PIPE_BYTES = 1024 * 1024  # of log lines that wait; a full pipe makes the attempt wait
 LAST_SECONDS = 5.0  # for which a slot that is told to end tries to reach the ledger
 CRASHED = 70  # sysexits.h, EX_SOFTWARE
-
-Why = Literal["cancelled", "time_limit", "lease_lost"]
 
 
 @dataclass(slots=True)
@@ -74,11 +73,13 @@ class Watched:
 class Watch:
     """Has a slot's attempts run, one at a time, and watches over them.
 
-    `is_closing` says whether the worker is to end: nothing more is claimed then.
+    `is_closing` says whether the worker is to end: nothing more is claimed then. `adopts` says
+    that this process has no other children, so that all it has are what attempts have left.
     """
 
     slot: Slot
     is_closing: Callable[[], bool] = lambda: False
+    adopts: bool = False
     settings: Settings = field(default_factory=lambda: current_app.config["SLUICE"])
     page: SharedPage = field(default_factory=SharedPage)
     pid: int = 0
@@ -92,6 +93,7 @@ class Watch:
     unrecorded: dict[Fence, dict[str, Any]] = field(default_factory=dict)
     parents: set[UUID] = field(default_factory=set)
     watched: Watched | None = None
+    rested: float = 0.0  # when an attempt last ran, or was asked for
     to_end: int = 0  # the signal that told this process to end
 
     def serve(self, most: int = ALL) -> int:
@@ -142,7 +144,7 @@ class Watch:
         """Have attempts run; return None when nothing is ready any more, or the exit code."""
         if not self.pid:
             self._start()
-        status, idle = None, False
+        status, idle, self.rested = None, False, time.monotonic()
         try:
             with suppress(BrokenPipeError):  # it has ended; that is seen below
                 self._talk().sendall(GO.pack(most))
@@ -176,7 +178,14 @@ class Watch:
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
-        self.pid = os.fork()
+        try:
+            self.pid = os.fork()
+        except OSError:  # no more processes, or no memory for one
+            for each in (self.control, theirs):
+                each.close()
+            for end in (self.lines_from, lines_to):
+                os.close(end)
+            raise
         if self.pid == 0:
             self._become_body(parent, theirs, lines_to)
         theirs.close()
@@ -228,6 +237,8 @@ class Watch:
         """Leave nothing of a process that is dead, and record what it could not."""
         pid, self.pid = self.pid, 0
         processes.kill_group(pid)  # what it started and left behind
+        if self.adopts:
+            processes.kill_children()
         self._notice()
         self._read_lines()
         self._store_lines()
@@ -265,7 +276,9 @@ class Watch:
         self._store_lines()
         watched, now = self.watched, time.monotonic()
         if watched is None:
+            self._wake(now)
             return
+        self.rested = now
         try:
             self._relieve(watched, now)
             self._write(watched, now)
@@ -276,6 +289,13 @@ class Watch:
         if now - watched.renewed > self.settings.lease_seconds:
             self._kill(watched, "lease_lost")
         self._limit(watched, now)
+
+    def _wake(self, now: float) -> None:
+        """End a process that stands still between two attempts, as none does for so long."""
+        # For one lease it may try to record what is done, for another to claim.
+        if now - self.rested > 2 * self.settings.lease_seconds:
+            log.error("process_stands_still", worker=self.slot.name)
+            processes.kill_tree(self.pid)
 
     def _relieve(self, watched: Watched, now: float) -> None:
         """Record what the process has done, and give back what it has not begun.
@@ -418,52 +438,25 @@ class Watch:
 
     def _settle(self, code: int) -> None:
         """Record the end of attempts whose process could not."""
+        watched = self.watched
+        ending = Ending(
+            code=code,
+            by_deploy=bool(self.to_end),
+            why=watched.why if watched else None,
+            hard_limit=watched.kind.hard_limit if watched and watched.kind else None,
+        )
         with transaction() as session:
             attempts.finish_all(session, self.unrecorded)
             for job in self._leased(session):
                 fence = attempts.fence_of(job)
-                word = self._settle_one(session, fence, code)
+                had_begun = watched is not None and watched.begun.fence == fence
+                word = settle(session, job, ending, had_begun=had_begun)
                 log.info("attempt_ended", kind=job.kind, outcome=word, **self._ids(fence))
                 metrics.count_attempt(job.kind, word, self._seconds(fence))
-
-    def _settle_one(self, session: Session, fence: Fence, code: int) -> str:
-        watched = self.watched
-        is_watched = watched is not None and watched.begun.fence == fence
-        if self.to_end:
-            note = "Handed back by a deploy; it runs again from its last checkpoint."
-            if attempts.give_back(session, fence, "handed_back", note=note, charged=False):
-                attempts.log_end(session, fence, note)
-            return "handed_back"
-        # A function may end its process with any code, and may do so time after time.
-        is_free = not is_watched or code == NOT_RECORDED
-        if is_free and fence.attempt < MOST_UNCHARGED:
-            note = "The database was away." if is_watched else UNBEGUN
-            attempts.give_back(session, fence, "handed_back", note=note, charged=False)
-            return "handed_back"
-        if watched and watched.why == "cancelled":
-            attempts.stop(session, fence, "killed")
-            return "killed"
-        if watched and watched.why == "time_limit" and watched.kind:
-            minutes = watched.kind.hard_limit.total_seconds() / 60
-            sentence = f"This took longer than the {minutes:g} minutes that are allowed."
-            attempts.log_end(session, fence, sentence)
-            attempts.fail(session, fence, sentence, code="time_limit", outcome="killed")
-            return "killed"
-        is_late = watched is not None and watched.why == "lease_lost"
-        reason = "The worker was lost: it could not renew its lease" if is_late else _cause(code)
-        attempts.lose(session, fence, reason)
-        return "lost"
 
 
 def _further(last: Line) -> Line:
     return Line(at=last.at, level="warning", message="What it logs from here on is not kept.")
-
-
-def _cause(code: int) -> str:
-    if code < 0:
-        name = signal.Signals(-code).name
-        return f"The worker was lost: its process was ended by {name}"
-    return f"The worker was lost: its process ended with exit code {code}"
 
 
 def _in_ledger(call: Any, fence: Fence, *args: Any) -> Any:

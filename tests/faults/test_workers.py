@@ -77,6 +77,20 @@ def test_a_killed_attempt_is_a_lost_worker_and_its_slot_goes_on(
     assert is_alive(slot)
 
 
+@pytest.mark.row(1)
+def test_what_a_killed_attempt_had_started_ends_with_it(
+    bench: Bench, gate: Gate, begun: Begun, tmp_path: Path
+) -> None:
+    job_id = gate(probes.deaf)
+    pid, program = begun(), int((tmp_path / "program").read_text())
+    os.kill(pid, signal.SIGKILL)
+    begun(2, seconds=5)
+    assert not is_alive(program)
+    os.kill(int((tmp_path / "program").read_text()), signal.SIGTERM)
+
+    bench.assert_done_once(job_id)
+
+
 @pytest.mark.row(2)
 @pytest.mark.named_times
 def test_a_killed_workers_jobs_run_elsewhere_within_the_lease_and_five_seconds(

@@ -1,6 +1,7 @@
 """The process that takes job after job: what it keeps, what it passes on, and when it ends."""
 
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -21,11 +22,13 @@ from backend.jobs import (
     job,
     ledger,
     runner,
+    settling,
     submit,
     submit_batch,
 )
 from backend.jobs.attempts import Lease
-from backend.jobs.body import MOST_AT_ONCE, NOT_RECORDED, RETIRED
+from backend.jobs.body import MOST_AT_ONCE, MOST_ATTEMPTS, NOT_RECORDED, RETIRED, Body
+from backend.jobs.claims import Claim
 from backend.jobs.kinds import JobKind, Kinds
 from backend.jobs.models import Job
 from backend.jobs.runner import Watch, Watched
@@ -246,11 +249,31 @@ def test_a_kill_that_comes_too_late_is_not_the_next_jobs(
 def test_a_function_that_ends_its_process_comes_to_an_end_whatever_its_code(
     app: Flask, submit_body: Do, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    monkeypatch.setattr(runner, "MOST_UNCHARGED", 3)
+    monkeypatch.setattr(settling, "MOST_UNCHARGED", 3)
     job = submit_body(lambda ctx: os._exit(code), retry=Retry(attempts=1))
     run_all()
 
     assert (now(job).state, now(job).error_code) == ("failed", "poison")
+
+
+def test_a_process_that_stands_still_between_two_attempts_is_replaced(
+    app: Flask, submit_body: Do, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    first, second = (submit_body(lambda ctx: {"pid": os.getpid()}) for _ in range(2))
+    look, stood = Body._next, tmp_path / "stood"
+
+    def stand_still(body: Body) -> Claim | None:
+        if body.left < MOST_ATTEMPTS and not stood.exists():
+            stood.touch()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return look(body)
+
+    monkeypatch.setattr(Body, "_next", stand_still)
+    app.config["SLUICE"] = app.config["SLUICE"].model_copy(update={"lease_seconds": 0.5})
+    assert run_all() + run_all() == 2
+
+    assert [now(each).state for each in (first, second)] == ["succeeded", "succeeded"]
+    assert now(first).result != now(second).result
 
 
 def test_a_batch_that_is_tried_again_lets_others_go_first(app: Flask) -> None:

@@ -29,6 +29,7 @@ def claim(parent_id: UUID | None = None) -> Claim:
         job_id=uuid4(),
         token=uuid4(),
         attempt=3,
+        uncharged=0,
         attempts_left=0,
         kind="probe.echo",
         params={},
