@@ -1,7 +1,7 @@
 """What is done to jobs with the kinds of the application at hand."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -9,7 +9,7 @@ from flask import current_app
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from backend.db import transaction
+from backend.db import db, transaction
 from backend.errors import AppError, Conflict
 from backend.jobs import batches, ledger, queries
 from backend.jobs.kinds import JobKind, Kinds
@@ -69,17 +69,27 @@ def act(session: Session, action: str, job: Job, *, by: int, force: bool) -> Non
         ledger.remove(session, job)
 
 
-def act_on_each(owner_id: int, action: str, ids: Sequence[UUID], *, force: bool) -> dict[str, Any]:
+def act_on_each(
+    owner_id: int,
+    action: str,
+    ids: Sequence[UUID],
+    *,
+    force: bool,
+    elsewhere: Callable[[Job], bool] = lambda _: False,
+) -> dict[str, Any]:
     """Do an action to each of an owner's jobs, in a transaction of its own.
 
-    Tells what was not possible, and why.
+    `elsewhere` says that a job is so large that it was seen to in another way. Tells what was not
+    possible, and why.
     """
     done, problems = 0, []
     for job_id in dict.fromkeys(ids):
         try:
-            with transaction() as session:
-                job = queries.owned(session, owner_id, job_id)
-                act(session, action, job, by=owner_id, force=force)
+            job = queries.owned(db.session(), owner_id, job_id)
+            if not elsewhere(job):
+                with transaction() as session:
+                    job = queries.owned(session, owner_id, job_id)
+                    act(session, action, job, by=owner_id, force=force)
             tell_parent(job.parent_id)
             done += 1
         except AppError as error:

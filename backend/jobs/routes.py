@@ -1,5 +1,6 @@
 """/api/jobs: see, wait for, cancel, retry and remove one's jobs."""
 
+import time
 from typing import Any
 from uuid import UUID
 
@@ -91,12 +92,16 @@ def caller() -> acts.Actor:
     return acts.Actor(by=user.email, via="http", user_id=user.id)
 
 
-def in_slices(action: Action, job: Job) -> bool:
-    """Do something to a large batch of the caller's in slices; False for any other job."""
+def in_slices(action: Action, job: Job, *, seconds: float = acts.REQUEST_SECONDS) -> bool:
+    """Do something to a large batch of the caller's in slices; False for any other job.
+
+    What is not done in so many seconds is the steward's.
+    """
     if (job.items_total or 0) <= LARGE or job.parent_id is not None:
         return False
     wanted = queries.Filter(ids=[job.id]).of_owner(current_user().id)
-    return acts.carry_out(caller(), Order(action=action, wanted=wanted)).matched > 0
+    order = Order(action=action, wanted=wanted)
+    return acts.carry_out(caller(), order, seconds=seconds).matched > 0
 
 
 def mine(job_id: UUID) -> Job:
@@ -196,12 +201,21 @@ def bulk(body: dict[str, Any]) -> dict[str, Any]:
     than `done`, the rest is being done: it goes on after the answer.
     """
     owner_id, action, force = current_user().id, body["action"], body["terminate"]
+    of_slices = Action.DISCARD if action == "delete" else Action(action)
     if "ids" in body:
-        answer = actions.act_on_each(owner_id, action, body["ids"], force=force)
-        actions.stop_children(acts.REQUEST_SECONDS)
+        until = time.monotonic() + acts.REQUEST_SECONDS
+
+        def elsewhere(job: Job) -> bool:
+            left = max(0.0, until - time.monotonic())
+            return action != "cancel" and in_slices(of_slices, job, seconds=left)
+
+        answer = actions.act_on_each(
+            owner_id, action, body["ids"], force=force, elsewhere=elsewhere
+        )
+        actions.stop_children(max(0.0, until - time.monotonic()))
         return answer
     order = Order(
-        action=Action.DISCARD if action == "delete" else Action(action),
+        action=of_slices,
         wanted=wanted(body["filter"]).of_owner(owner_id),
         force=force and action == "cancel",
     )

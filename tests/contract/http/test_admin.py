@@ -304,3 +304,24 @@ def test_a_large_batch_is_cancelled_tried_again_and_deleted_by_its_owner(
     assert ann.delete(f"/api/jobs/{batch}").status_code == 204
     with service.app.app_context(), transaction() as session:
         assert session.query(Job).count() == 0
+
+
+def test_large_batches_among_many_jobs_are_tried_again_and_deleted(
+    service: Service, ann: Caller, batch: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.jobs.routes.LARGE", 2)
+
+    def act(action: str) -> dict[str, Any]:
+        body = {"action": action, "ids": [str(batch)]}
+        answer: dict[str, Any] = ann.post("/api/jobs/bulk", json=body).json
+        return answer
+
+    assert act("cancel")["done"] == 1
+    assert act("retry") == {"success": True, "matched": 1, "done": 1, "problems": []}
+    assert ann.get(f"/api/jobs/{batch}").json["status"] == "processing"
+    (problem,) = act("delete")["problems"]
+    assert "cancel it first" in problem["error"]
+    act("cancel")
+    assert act("delete")["done"] == 1
+    with service.app.app_context(), transaction() as session:
+        assert session.query(Job).count() == 0
