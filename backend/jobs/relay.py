@@ -10,9 +10,9 @@ told with the others. Both are done by this one thread, and each watcher has a c
 so that nothing is left out in between and nothing is told twice.
 
 What a watcher does not take is kept for it, and it is told no more until it has taken that: at
-most the messages of one look (`MOST_EVENTS` events and the jobs that changed), and twice
-`KERNEL_BYTES` in the kernel. One that takes nothing for `STALL_SECONDS` is let go; it can come
-back and go on after its last event.
+most the messages of one look (`MOST_EVENTS` events and the jobs that changed), and what the kernel
+keeps of a connection. One that takes nothing for `STALL_SECONDS` is let go; it can come back and
+go on after its last event.
 """
 
 import os
@@ -34,6 +34,7 @@ from backend.jobs import queries, watched
 from backend.jobs.follower import END, KEEPALIVE, MOST_ACTIVE, Follower, Seen
 from backend.jobs.live import MOST_CHANGED, Hub
 from backend.jobs.queries import Happened, Place
+from backend.jobs.wires import Wire
 
 log = structlog.get_logger(__name__)
 
@@ -44,59 +45,6 @@ SLICE_SECONDS = 0.02  # of the processor for catching up, before the others have
 KEEPALIVE_SECONDS = 15.0
 STALL_SECONDS = 60.0
 AWAY_SECONDS = 1.0  # until a ledger that could not be read is tried again
-KERNEL_BYTES = 64 * 1024
-
-
-class Wire:
-    """A follower's connection. Nothing here waits for it."""
-
-    def __init__(self, connection: socket.socket, follower: Follower) -> None:
-        connection.setblocking(False)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
-        self.connection = connection
-        self.follower = follower
-        self.unsent = b""
-        self.is_ending = False
-        self.is_gone = False
-        self.moved_at = time.monotonic()
-        self.ends_at = self.moved_at + follower.log_in.seconds_left
-
-    @property
-    def is_free(self) -> bool:
-        """Whether more can be told: all that was is taken."""
-        return not (self.unsent or self.is_ending or self.is_gone)
-
-    def say(self, said: str) -> None:
-        """Send what the connection takes, and keep the rest."""
-        self.unsent += said.encode()
-        self.flush()
-
-    def flush(self) -> None:
-        """Send what the connection takes of what was kept."""
-        try:
-            taken = self.connection.send(self.unsent) if self.unsent else 0
-        except BlockingIOError:
-            return
-        except OSError:
-            self.is_gone = True
-            return
-        self.unsent = self.unsent[taken:]
-        self.moved_at = time.monotonic()
-        self.is_gone = self.is_ending and not self.unsent
-
-    def end(self, last_words: str = "") -> None:
-        """Say no more than this, and hang up once it is taken."""
-        self.is_ending = True
-        self.say(last_words)
-
-    def hear(self) -> None:
-        """Read, to see a hang-up; what a watcher sends is of no interest."""
-        try:
-            self.is_gone = self.is_gone or not self.connection.recv(4096)
-        except BlockingIOError:
-            return
-        except OSError:
-            self.is_gone = True
 
 
 class Topic:

@@ -5,36 +5,33 @@ renews the lease, stores progress and log lines, carries a cancel to the attempt
 limits, and, when the attempt's process is gone without a word, says so in the ledger at once.
 """
 
-import fcntl
-import json
 import os
 import select
 import signal
 import socket
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any
-from uuid import UUID
 
 import structlog
 from flask import current_app
 from sqlalchemy import select as sql_select
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from backend.config import Settings
 from backend.db import db, survive_crashes_alone, transaction
 from backend.jobs import actions, attempts, metrics, processes, workspace
-from backend.jobs.attempts import Lease, Line
+from backend.jobs.attempts import Lease
 from backend.jobs.body import GO, IDLE, RETIRED, UNBEGUN, Body
 from backend.jobs.claims import Fence, Slot
 from backend.jobs.kinds import JobKind, Kinds
+from backend.jobs.listener import Listener, in_ledger
 from backend.jobs.models import IS_LEASED, Attempt, Job
 from backend.jobs.outcomes import patiently
 from backend.jobs.settling import Ending, Why, settle
@@ -45,11 +42,9 @@ log = structlog.get_logger(__name__)
 
 WRITE_PAUSE = 0.25  # seconds: at most four durable writes of progress a second
 LOOK_PAUSE = 1.0  # seconds between looks for a cancel
-MOST_LINES = 2000  # of an attempt's log are kept
 ALL = 2**32 - 1  # attempts that a slot asks for when it wants whatever is ready
 # What a slot is ended with: SIGQUIT where REMAP_SIGTERM says so, as the deployment does.
 ENDINGS = (signal.SIGTERM, signal.SIGQUIT)
-PIPE_BYTES = 1024 * 1024  # of log lines that wait; a full pipe makes the attempt wait
 LAST_SECONDS = 5.0  # for which a slot that is told to end tries to reach the ledger
 CRASHED = 70  # sysexits.h, EX_SOFTWARE
 
@@ -84,14 +79,7 @@ class Watch:
     page: SharedPage = field(default_factory=SharedPage)
     pid: int = 0
     control: socket.socket | None = None
-    lines_from: int = -1
-    pending: bytes = b""
-    lines: dict[Fence, list[Line]] = field(default_factory=lambda: defaultdict(list))
-    speaker: Fence | None = None
-    lines_kept: int = 0
-    # Successes of which the process has not said yet that they are recorded, with their batches.
-    unrecorded: dict[Fence, dict[str, Any]] = field(default_factory=dict)
-    parents: set[UUID] = field(default_factory=set)
+    heard: Listener = field(default_factory=Listener)
     watched: Watched | None = None
     rested: float = 0.0  # when an attempt last ran, or was asked for
     to_end: int = 0  # the signal that told this process to end
@@ -167,11 +155,7 @@ class Watch:
 
     def _start(self) -> None:
         self.control, theirs = socket.socketpair()
-        self.lines_from, lines_to = os.pipe()
-        os.set_blocking(self.lines_from, False)
-        if sys.platform == "linux":
-            with suppress(PermissionError):  # the user's pipes have their limit
-                fcntl.fcntl(lines_to, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        lines = self.heard.open()
         # Neither SQLite's locks nor PostgreSQL's protocol outlive a fork: go with none open.
         db.session.remove()
         db.engine.dispose()
@@ -183,20 +167,20 @@ class Watch:
         except OSError:  # no more processes, or no memory for one
             for each in (self.control, theirs):
                 each.close()
-            for end in (self.lines_from, lines_to):
-                os.close(end)
+            self.heard.close()
+            os.close(lines)
             raise
         if self.pid == 0:
-            self._become_body(parent, theirs, lines_to)
+            self._become_body(parent, theirs, lines)
         theirs.close()
-        os.close(lines_to)
+        os.close(lines)
         if self.to_end:  # told in between
             processes.kill_tree(self.pid)
 
     def _become_body(self, parent: int, control: socket.socket, lines: int) -> None:
         """Be the attempts' process. Does not return."""
         self._talk().close()
-        os.close(self.lines_from)
+        self.heard.close()
         code = CRASHED
         try:
             processes.lead_a_group(parent, ENDINGS)
@@ -240,17 +224,17 @@ class Watch:
         if self.adopts:
             processes.kill_children()
         self._notice()
-        self._read_lines()
-        self._store_lines()
-        os.close(self.lines_from)
+        self.heard.read()
+        self.heard.store()
+        self.heard.close()
         self._talk().close()
-        self.control, self.pending = None, b""
+        self.control = None
         begun = self.page.current()
         settle = partial(self._settle, os.waitstatus_to_exitcode(status))
         patience = LAST_SECONDS if self.to_end else self.settings.lease_seconds
         with suppress(SQLAlchemyError):
             patiently(settle, patience)
-            self._forget_recorded()
+            self.heard.forget_recorded()
             if begun is not None:
                 actions.tell_parent(begun.parent_id)
         if begun is not None:
@@ -272,8 +256,8 @@ class Watch:
     def _tend(self) -> None:
         """Do what is due. A ledger that cannot be reached stops none of it but the writing."""
         self._notice()
-        self._read_lines()
-        self._store_lines()
+        self.heard.read()
+        self.heard.store()
         watched, now = self.watched, time.monotonic()
         if watched is None:
             self._wake(now)
@@ -302,25 +286,20 @@ class Watch:
 
         It claims and records several at once while attempts are short; here is one that is not.
         """
-        others = bool(watched.begun.others or self.unrecorded)
+        others = bool(watched.begun.others or self.heard.unrecorded)
         if watched.relieved or not others or now - watched.begun.started < WRITE_PAUSE:
             return
         with self.page.relieving(watched.begun.number) as runs, transaction() as session:
             if not runs:
                 return
-            attempts.finish_all(session, self.unrecorded)
+            attempts.finish_all(session, self.heard.unrecorded)
             for job in self._leased(session):
                 fence = attempts.fence_of(job)
                 if fence != watched.begun.fence:
                     attempts.give_back(session, fence, "handed_back", note=UNBEGUN, charged=False)
                     ring(session, job.queue, [job.id])
         watched.relieved = True
-        self._forget_recorded()
-
-    def _forget_recorded(self) -> None:
-        self.unrecorded.clear()
-        while self.parents:
-            actions.tell_parent(self.parents.pop())
+        self.heard.forget_recorded()
 
     def _leased(self, session: Session) -> Sequence[Job]:
         mine = (IS_LEASED, Job.worker == self.slot.name, Job.token.is_not(None))
@@ -329,7 +308,7 @@ class Watch:
     def _write(self, watched: Watched, now: float) -> None:
         # First, so that nothing that fails keeps the lease from being renewed.
         if now - watched.renewed >= self.settings.heartbeat_seconds:
-            lease = _in_ledger(attempts.renew, watched.begun.fence, self.settings.lease_seconds)
+            lease = in_ledger(attempts.renew, watched.begun.fence, self.settings.lease_seconds)
             self._heed(watched, lease)
             watched.renewed = now
         elif now - watched.looked >= LOOK_PAUSE:
@@ -339,7 +318,7 @@ class Watch:
             progress = self.page.read(watched.begun.number)
             if progress is not None:
                 watched.wrote = now
-                _in_ledger(attempts.report, watched.begun.fence, progress)
+                in_ledger(attempts.report, watched.begun.fence, progress)
                 actions.tell_parent(watched.begun.parent_id)
 
     def _heed(self, watched: Watched, lease: Lease | None) -> None:
@@ -376,54 +355,6 @@ class Watch:
                 log.warning("attempt_killed", why=why, **self._ids(watched.begun.fence))
             processes.kill_tree(self.pid)
 
-    # ------------------------------------------------------------ what it said
-
-    def _read_lines(self) -> None:
-        """Take what lies in the pipe: lines that attempts logged, and how they ended."""
-        with suppress(BlockingIOError):
-            while chunk := os.read(self.lines_from, PIPE_BYTES):
-                self.pending += chunk
-        *whole, self.pending = self.pending.split(b"\n")
-        for raw in whole:
-            with suppress(ValueError):  # its writing was interrupted
-                match json.loads(raw):
-                    case ["ended", kind, outcome, seconds]:
-                        metrics.count_attempt(kind, outcome, seconds)
-                    case ["done", job_id, token, attempt, parent, result]:
-                        fence = Fence(job_id=UUID(job_id), token=UUID(token), attempt=attempt)
-                        self.unrecorded[fence] = result
-                        self.parents |= {UUID(parent)} if parent else set()
-                    case ["recorded", tokens]:
-                        gone = {UUID(token) for token in tokens}
-                        for fence in [each for each in self.unrecorded if each.token in gone]:
-                            del self.unrecorded[fence]
-                        self.parents.clear()
-                    case ["line", job_id, token, attempt, at, level, message]:
-                        fence = Fence(job_id=UUID(job_id), token=UUID(token), attempt=attempt)
-                        line = Line(at=datetime.fromisoformat(at), level=level, message=message)
-                        self._keep(fence, line)
-
-    def _keep(self, fence: Fence, line: Line) -> None:
-        if fence != self.speaker:
-            self.speaker, self.lines_kept = fence, 0
-        self.lines_kept += 1
-        if self.lines_kept <= MOST_LINES:
-            self.lines[fence].append(line)
-        elif self.lines_kept == MOST_LINES + 1:
-            self.lines[fence].append(_further(line))
-
-    def _store_lines(self) -> None:
-        """Write what was logged; while the ledger cannot be reached, it waits."""
-        for fence in list(self.lines):
-            try:
-                _in_ledger(attempts.log_lines, fence, self.lines[fence])
-            except IntegrityError:
-                log.info("log_of_a_deleted_job", job_id=str(fence.job_id))
-            except SQLAlchemyError:
-                db.session.rollback()
-                return
-            del self.lines[fence]
-
     # ------------------------------------------------------------ what it could not say
 
     def _ids(self, fence: Fence) -> dict[str, Any]:
@@ -446,22 +377,13 @@ class Watch:
             hard_limit=watched.kind.hard_limit if watched and watched.kind else None,
         )
         with transaction() as session:
-            attempts.finish_all(session, self.unrecorded)
+            attempts.finish_all(session, self.heard.unrecorded)
             for job in self._leased(session):
                 fence = attempts.fence_of(job)
                 had_begun = watched is not None and watched.begun.fence == fence
                 word = settle(session, job, ending, had_begun=had_begun)
                 log.info("attempt_ended", kind=job.kind, outcome=word, **self._ids(fence))
                 metrics.count_attempt(job.kind, word, self._seconds(fence))
-
-
-def _further(last: Line) -> Line:
-    return Line(at=last.at, level="warning", message="What it logs from here on is not kept.")
-
-
-def _in_ledger(call: Any, fence: Fence, *args: Any) -> Any:
-    with transaction() as session:
-        return call(session, fence, *args)
 
 
 def _has_recorded_its_end(fence: Fence) -> bool:

@@ -15,7 +15,7 @@ import pytest
 
 from backend.db import transaction
 from backend.jobs import submit_batch
-from backend.jobs.celery_bridge import TASK
+from backend.jobs.broker import TASK
 from backend.jobs.kinds import JobKind
 from backend.jobs.models import Job
 from tests.integration import probes

@@ -16,7 +16,7 @@ from backend.accounts.tokens import Claims
 from backend.clock import utc_now
 from backend.db import db, transaction
 from backend.jobs import relay as relays
-from backend.jobs import submit
+from backend.jobs import submit, wires
 from backend.jobs.follower import Follower
 from backend.jobs.models import Job
 from backend.jobs.relay import Relay
@@ -88,7 +88,7 @@ def test_one_who_takes_nothing_is_let_go_and_the_others_stay(
     watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relays, "STALL_SECONDS", 1.0)
-    monkeypatch.setattr(relays, "KERNEL_BYTES", 4096)
+    monkeypatch.setattr(wires, "KERNEL_BYTES", 4096)
     sleeper, reader = watch(), watch()
     read_until(reader, b"retry")
     read_until(sleeper, b"retry")

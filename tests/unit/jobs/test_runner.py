@@ -30,6 +30,7 @@ from backend.jobs import (
     attempts,
     batches,
     ledger,
+    listener,
     runner,
     submit_batch,
 )
@@ -638,7 +639,7 @@ def test_a_huge_or_odd_line_is_cut_and_made_storable(do: Do) -> None:
 def test_a_flood_of_lines_is_kept_up_to_its_limit_and_stops_nothing(
     do: Do, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "MOST_LINES", 100)
+    monkeypatch.setattr(listener, "MOST_LINES", 100)
 
     def work(ctx: JobContext) -> dict[str, bool]:
         for number in range(5000):
