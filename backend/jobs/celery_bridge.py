@@ -102,6 +102,8 @@ def make_celery(app: Flask) -> Celery:
         worker_send_task_events=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        # RabbitMQ hangs up on who has held a message for half an hour, as a busy slot does.
+        broker_channel_error_retry=True,
         # `priority`: a worker serves its queues in the order of its -Q.
         # `ack_emulation`: Redis need not know what a worker holds, as nothing of it is put back.
         broker_transport_options={"queue_order_strategy": "priority", "ack_emulation": False},
