@@ -6,15 +6,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 from zlib import crc32
 
 import pytest
 
-from backend.jobs.kinds import JobKind
-from tests.faults.bench import NAMED, SHORT, Bench, until
-from tests.integration import probes
+from tests.faults.bench import NAMED, SHORT, Bench
+from tests.integration import gates
 from tests.postgresql import running_server
 
 # Each on both sets of parts.
@@ -135,28 +133,9 @@ def bench(lent: Lent) -> Iterator[Bench]:
             lent.throw_away()
 
 
-@pytest.fixture
-def gate(bench: Bench, tmp_path: Path) -> Iterator[Callable[..., UUID]]:
-    """Submit a job that waits for the file `go`; the gate is open at the end of the test."""
-
-    def submit(kind: JobKind[..., Any] = probes.gate, **params: Any) -> UUID:
-        return bench.submit(kind, folder=str(tmp_path), **params)
-
-    yield submit
-    (tmp_path / "go").touch()
+signs, begun, go = gates.signs, gates.begun, gates.go
 
 
 @pytest.fixture
-def begun(tmp_path: Path) -> Callable[..., int]:
-    """Wait until an attempt has begun; return the id of its process."""
-
-    def wait(attempt: int = 1, seconds: float = 20) -> int:
-        sign = tmp_path / f"begun-{attempt}"
-        return int(until(lambda: sign.exists() and sign.read_text(), f"attempt {attempt}", seconds))
-
-    return wait
-
-
-@pytest.fixture
-def go(tmp_path: Path) -> Callable[[], None]:
-    return (tmp_path / "go").touch
+def gate(bench: Bench, signs: Path) -> Callable[..., UUID]:
+    return gates.gate_of(bench, signs)

@@ -1,12 +1,14 @@
 """Real stacks for tests of real processes."""
 
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from tests import invariants
+from tests.integration import gates
 from tests.integration.stack import WORKERS, Stack, TimeIsOver, until
 
 EMBEDDED, OUTGROWN, AMQP = "sqlite+valkey", "postgresql+redis", "postgresql+rabbitmq"
@@ -70,3 +72,11 @@ def running(stack: Stack) -> Iterator[Stack]:
     stack.start(*ended)
     until(stack.ready, "the stack is ready again", 40)
     assert not by_themselves
+
+
+signs, begun, go = gates.signs, gates.begun, gates.go
+
+
+@pytest.fixture
+def gate(stack: Stack, signs: Path) -> Callable[..., UUID]:
+    return gates.gate_of(stack, signs)

@@ -16,7 +16,6 @@ import pytest
 from backend.db import transaction
 from backend.jobs import submit_batch
 from backend.jobs.broker import TASK
-from backend.jobs.kinds import JobKind
 from backend.jobs.models import Job
 from tests.integration import probes
 from tests.integration.stack import Person, Stack, until
@@ -25,33 +24,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(150)]
 
 PDFS = Path(__file__).parents[1] / "fixtures/pdf"
 SCANS = ["scan-colour.pdf", "scan-gray.pdf", "scan-1bit.pdf", "photo.pdf", "office.pdf", "form.pdf"]
-
-
-@pytest.fixture
-def gate(stack: Stack, tmp_path: Path) -> Iterator[Callable[..., UUID]]:
-    """Submit a job that waits for the file `go`; the gate is open at the end of the test."""
-
-    def submit(kind: JobKind[..., Any] = probes.gate, **params: Any) -> UUID:
-        return stack.submit(kind, folder=str(tmp_path), **params)
-
-    yield submit
-    (tmp_path / "go").touch()
-
-
-@pytest.fixture
-def begun(tmp_path: Path) -> Callable[..., int]:
-    """Wait until an attempt has begun; return the id of its process."""
-
-    def wait(attempt: int = 1, seconds: float = 20) -> int:
-        sign = tmp_path / f"begun-{attempt}"
-        return int(until(lambda: sign.exists() and sign.read_text(), f"attempt {attempt}", seconds))
-
-    return wait
-
-
-@pytest.fixture
-def go(tmp_path: Path) -> Callable[[], None]:
-    return (tmp_path / "go").touch
 
 
 def slot_of(job: Job) -> int:

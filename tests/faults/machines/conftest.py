@@ -1,7 +1,6 @@
 """The application on machines of its own."""
 
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,7 +12,7 @@ import pytest
 from tests import invariants
 from tests.faults.machines.cluster import MACHINES, Cluster
 from tests.faults.machines.network import HUB, laid
-from tests.integration import probes
+from tests.integration.gates import gate_of
 from tests.integration.stack import TimeIsOver, until
 from tests.postgresql import running_server
 
@@ -66,29 +65,5 @@ def cluster(whole_cluster: Cluster) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def signs(tmp_path: Path) -> Iterator[Path]:
-    """Where attempts say that they have begun, and wait for `go`; open at the end of the test."""
-    folder = tmp_path / "signs"
-    folder.mkdir()
-    yield folder
-    (folder / "go").touch()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture
 def gate(cluster: Cluster, signs: Path) -> Callable[..., UUID]:
-    def submit() -> UUID:
-        return cluster.submit(probes.gate, folder=str(signs))
-
-    return submit
-
-
-@pytest.fixture
-def begun(signs: Path) -> Callable[..., int]:
-    """Wait until an attempt has begun; return the id of its process."""
-
-    def wait(attempt: int = 1, seconds: float = 20) -> int:
-        sign = signs / f"begun-{attempt}"
-        return int(until(lambda: sign.exists() and sign.read_text(), f"attempt {attempt}", seconds))
-
-    return wait
+    return gate_of(cluster, signs)
