@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection, Uuid, delete, select, text
 
@@ -21,14 +22,16 @@ from tests.bench.queues.kinds import BENCH, web
 
 KINDS = {kind.name: kind for kind in BENCH}
 HOUR_MS = 3_600_000
+AT_ONCE = 50_000  # rows of a statement, which has a minute
 
 
 def multiply(*groups: str) -> dict[str, Any]:
-    """Queue jobs, for each `KIND:COUNT:OWNER` so many, alike but for their id, time and label.
+    """Queue jobs, for each `KIND:COUNT:OWNER` so many, alike but for id, time, turn and label.
 
-    The first is submitted as any is, and the others are made of its row in one statement, so
-    whatever columns the ledger has are filled. Ids are UUIDv7s that spread over the last hour.
-    Each job has its event. None has a ring: the steward rings for what the workers take.
+    The first is submitted as any is, and the others are made of its row, so whatever columns the
+    ledger has are filled. Ids are UUIDv7s that spread over the last hour. Each job has its event,
+    and its turn a second after its owner's last. None has a ring: the steward rings for what the
+    workers take.
     """
     started, first = time.monotonic(), 0
     with web.app_context():
@@ -36,11 +39,14 @@ def multiply(*groups: str) -> dict[str, Any]:
             with transaction() as session:
                 model = submit(session, KINDS[kind], int(owner)).id
                 session.info["after_commit"] = []
+            made = _id(db.engine.dialect.name, first, int(count))
+            for done in range(0, int(count), AT_ONCE):
+                numbers = {"first": done + 1, "last": min(done + AT_ONCE, int(count))}
+                with db.engine.begin() as connection:
+                    _multiply(connection, Job, model, {"id": made, **_own(first)}, numbers)
+                    _multiply(connection, JobEvent, model, {"job_id": made}, numbers)
             with db.engine.begin() as connection:
-                _multiply_jobs(connection, model, first, int(count))
-                _multiply_events(connection, model)
-                for table, column in ((JobEvent, JobEvent.job_id), (Job, Job.id)):
-                    connection.execute(delete(table).where(column == model))
+                connection.execute(delete(Job).where(Job.id == model))
             first += int(count)
         with db.engine.connect() as connection:
             connection.execute(text("ANALYZE"))  # as autovacuum would
@@ -48,47 +54,53 @@ def multiply(*groups: str) -> dict[str, Any]:
     return {"seconds": time.monotonic() - started}
 
 
-def _multiply_jobs(connection: Connection, model: Any, first: int, count: int) -> None:
+def _id(dialect: str, first: int, count: int) -> str:
+    """The id of the job `n.i` of a group, of which so many jobs were made before."""
     step = max(1, HOUR_MS // count)
     start = int(time.time() * 1000) - step * count
-    number, begin, series = f"({first} + n.i)", f"({start} + n.i * {step})", _series(connection)
-    label = f"'invoice ' || {number} || '.pdf'"
-    if connection.dialect.name == "sqlite":
-        made = f"printf('%012x7%03x8%015x', {begin}, {number} % 4096, {number})"
-    else:
-        made = (
-            f"(lpad(to_hex({begin}), 12, '0') || '7' || lpad(to_hex({number} % 4096), 3, '0')"
-            f" || '8' || lpad(to_hex({number}), 15, '0'))::uuid"
-        )
-    columns = {column.name: f"t.{column.name}" for column in Job.__table__.columns}
-    columns |= {"id": made, "label": label}
-    connection.execute(
-        text(
-            f"{series[0]} INSERT INTO jobs ({', '.join(columns)})"  # noqa: S608 - our own names
-            f" SELECT {', '.join(columns.values())} FROM jobs t, {series[1]} WHERE t.id = :model"
-        ).bindparams(model=_bound(connection, model)),
-        {"last": count},
+    number, begin = f"({first} + n.i)", f"({start} + n.i * {step})"
+    if dialect == "sqlite":
+        return f"printf('%012x7%03x8%015x', {begin}, {number} % 4096, {number})"
+    return (
+        f"(lpad(to_hex({begin}), 12, '0') || '7' || lpad(to_hex({number} % 4096), 3, '0')"
+        f" || '8' || lpad(to_hex({number}), 15, '0'))::uuid"
     )
 
 
-def _series(connection: Connection) -> tuple[str, str]:
-    """How 1 … :last reads: what stands before the statement, and the table `n` with `i`."""
+def _own(first: int) -> dict[str, str]:
+    """What a job has of its own beside its id."""
+    if db.engine.dialect.name == "sqlite":
+        turn = "strftime('%Y-%m-%d %H:%M:%f000', t.turn_at, n.i || ' seconds')"
+    else:
+        turn = "t.turn_at + n.i * interval '1 second'"
+    return {"label": f"'invoice ' || ({first} + n.i) || '.pdf'", "turn_at": turn}
+
+
+def _multiply(
+    connection: Connection,
+    table: type[Job | JobEvent],
+    model: UUID,
+    own: dict[str, str],
+    numbers: dict[str, int],
+) -> None:
+    """Add rows like the model's, the numbers `n.i` from `first` to `last`."""
+    names = [column.name for column in table.__table__.columns]
+    if table is JobEvent:
+        names.remove("id")  # the database numbers them
+    given = ", ".join(own.get(name, f"t.{name}") for name in names)
+    key = "id" if table is Job else "job_id"
+    each, series = "", "generate_series(CAST(:first AS bigint), :last) AS n(i)"
     if connection.dialect.name == "sqlite":
-        each = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :last)"
-        return each, "n"
-    return "", "generate_series(CAST(1 AS bigint), :last) AS n(i)"
-
-
-def _multiply_events(connection: Connection, model: Any) -> None:
-    names = [c.name for c in JobEvent.__table__.columns if c.name not in {"id", "job_id"}]
-    given = ", ".join(f"e.{name}" for name in names)
+        each = (
+            "WITH RECURSIVE n(i) AS (SELECT :first UNION ALL SELECT i + 1 FROM n WHERE i < :last)"
+        )
+        series = "n"
     connection.execute(
         text(
-            f"INSERT INTO job_events (job_id, {', '.join(names)}) SELECT j.id, {given}"  # noqa: S608
-            " FROM jobs j, job_events e, jobs t WHERE e.job_id = :model AND t.id = :model"
-            " AND j.kind = t.kind AND j.owner_id = t.owner_id AND j.id <> t.id"
-            " AND NOT EXISTS (SELECT 1 FROM job_events x WHERE x.job_id = j.id)"
-        ).bindparams(model=_bound(connection, model))
+            f"{each} INSERT INTO {table.__tablename__} ({', '.join(names)})"  # noqa: S608 - our own
+            f" SELECT {given} FROM {table.__tablename__} t, {series} WHERE t.{key} = :model"
+        ).bindparams(model=_bound(connection, model)),
+        numbers,
     )
 
 
