@@ -31,7 +31,7 @@ from backend.jobs.states import JobState, as_shown
 RECENT_RUNS = 50  # of a kind, from which its duration is foretold
 FEWEST_RUNS = 5  # fewer tell nothing
 WORKER_SECONDS = 60.0
-WINDOW = 10_000  # jobs that one look passes, where no index finds what is wanted
+WINDOW = 4_000  # jobs that one look passes, where no index finds what is wanted
 LOOK_SECONDS = 0.04
 LONG_SECONDS = 5.0  # for the first in its queue to wait
 
