@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar, cast
 from uuid import UUID
 
+import psycopg
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import (
@@ -34,6 +35,7 @@ from sqlalchemy.exc import DisconnectionError, InterfaceError, InternalError, Op
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import FunctionElement
 from sqlalchemy.types import TypeDecorator
@@ -275,18 +277,29 @@ def engine_options(url: URL) -> dict[str, Any]:
 
 
 @event.listens_for(Engine, "checkout")
-def _notice_the_end(connection: DBAPIConnection, _record: object, _proxy: object) -> None:
+def _notice_the_end(
+    connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object
+) -> None:
     """Make a connection anew that the server has ended.
 
     It says so before it hangs up, or just hangs up: either can be seen without asking it, which
-    is a way to the server for every transaction.
+    is a way to the server for every transaction. A fresh one that has ended is an error of the
+    statement, as of a server that cannot be reached.
     """
-    if isinstance(connection, sqlite3.Connection):
+    if isinstance(connection, sqlite3.Connection) or record.info.pop("fresh", False):
         return
     there = select.poll()
-    there.register(connection.fileno(), select.POLLIN)
+    try:
+        there.register(connection.fileno(), select.POLLIN)
+    except psycopg.OperationalError:
+        raise DisconnectionError("The connection was closed on this side.") from None
     if there.poll(0):
         raise DisconnectionError("The server has ended the connection.")
+
+
+@event.listens_for(Engine, "connect")
+def _mark_as_fresh(_connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+    record.info["fresh"] = True
 
 
 @event.listens_for(Engine, "connect")

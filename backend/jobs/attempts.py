@@ -21,6 +21,7 @@ from sqlalchemy import (
     case,
     exists,
     false,
+    func,
     insert,
     literal,
     select,
@@ -41,6 +42,8 @@ from backend.jobs.models import (
 from backend.jobs.signals import announce
 from backend.jobs.states import ENDED, READY, JobState
 
+# So many times an attempt may end uncharged by what looks like no fault of the job's.
+MOST_UNCHARGED = 20
 _jobs, _attempts = table_of(Job), table_of(Attempt)
 
 
@@ -210,8 +213,24 @@ def give_back(
     return _end(session, held, _GIVING_BACK, outcome, note, free=0 if charged else 1)
 
 
-def lose(session: Session, held: Fence, reason: str) -> Row[Any] | None:
-    """Record that the attempt's process is gone: cancelled, run again, or failed as poison."""
+def interrupt(session: Session, held: Fence, note: str) -> Row[Any] | None:
+    """End an attempt that a database which went away has cut short; its job runs again.
+
+    Uncharged, so many times: a job whose own statements make the database give up ends too.
+    """
+    before = (Attempt.job_id == held.job_id, Attempt.outcome == "interrupted")
+    times = session.scalar(select(func.count()).select_from(Attempt).where(*before)) or 0
+    if times >= MOST_UNCHARGED:
+        return lose(session, held, note)
+    return give_back(session, held, "interrupted", note=note, charged=False)
+
+
+def lose(session: Session, held: Fence, reason: str, *, among: int = 1) -> Row[Any] | None:
+    """Record that the attempt's process is gone: cancelled, run again, or failed as poison.
+
+    `among` is how many jobs its slot held. Of several, all but one had not begun, and nobody can
+    tell which: none is charged, for so often as that is not the job's own doing.
+    """
     job = session.execute(
         select(Job.state, Job.attempt, Job.uncharged, Job.max_attempts)
         .where(*_held(held))
@@ -222,6 +241,8 @@ def lose(session: Session, held: Fence, reason: str) -> Row[Any] | None:
     log_end(session, held, reason)
     if job.state == JobState.CANCELLING:
         return stop(session, held, "lost")
+    if among > 1 and job.uncharged < MOST_UNCHARGED:
+        return give_back(session, held, "lost", note=reason, charged=False)
     if job.attempt - job.uncharged >= job.max_attempts:
         error = f"{reason}; this was attempt {job.attempt}, and it is not tried again"
         return fail(session, held, error, code="poison", outcome="lost")

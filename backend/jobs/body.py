@@ -172,9 +172,14 @@ class Body:
         outcome = call.outcome() if call else unknown_kind(held)
         seconds = time.monotonic() - started
         grown = _peak_kib() - self.newborn_kib > MOST_GROWTH_KIB
-        self.retires = outcome.torn or grown or not self.left or not before.are_all()
+        is_clean = before.are_all()
+        self.retires = outcome.torn or grown or not self.left or not is_clean
+        if not is_clean:
+            # What was closed may have been the ledger's connections, or the way to the slot.
+            db.session.remove()
+            db.engine.dispose()
 
-        is_short = outcome.result is not None and seconds < SHORT_SECONDS
+        is_short = is_clean and outcome.result is not None and seconds < SHORT_SECONDS
         self.at_once = min(2 * self.at_once, MOST_AT_ONCE) if is_short else 1
         if is_short and outcome.result is not None:
             word = outcome.word

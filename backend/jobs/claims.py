@@ -55,7 +55,6 @@ class Fence:
 class Claim(Fence):
     """A job that a slot holds, for as long as the lease is renewed."""
 
-    uncharged: int
     attempts_left: int
     kind: str
     params: dict[str, Any]
@@ -156,7 +155,6 @@ def claim(session: Session, slot: Slot, *, most: int = 1, aged: Level | None = N
             job_id=job.id,
             token=job.token,
             attempt=job.attempt,
-            uncharged=job.uncharged,
             attempts_left=job.max_attempts - (job.attempt - job.uncharged),
             kind=job.kind,
             params=job.params,

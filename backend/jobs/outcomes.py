@@ -34,9 +34,6 @@ log = structlog.get_logger(__name__)
 LONGEST_LINE = 2000
 LONGEST_PASSED = 4000  # of a result that is recorded with others
 PAUSE_SECONDS = 0.3  # between two tries while the database is away
-# So many attempts may be cut short by a database that is away before one is charged: a job whose
-# own statements make the database give up must come to an end too.
-MOST_UNCHARGED = 20
 MOST_CHECKPOINT_BYTES = 1024 * 1024  # as JSON; whatever is larger belongs into a file
 T = TypeVar("T")
 
@@ -183,10 +180,7 @@ class Call:
         log.warning("database_away", exc_info=error)
         note = f"The database was away ({type(error).__name__}); this runs again."
         self.ctx.log(note, level="warning")
-        if self.held.uncharged >= MOST_UNCHARGED:
-            return Outcome("lost", partial(attempts.lose, held=self.held, reason=note))
-        again = partial(attempts.give_back, held=self.held, outcome="interrupted")
-        return Outcome("interrupted", partial(again, note=note, charged=False))
+        return Outcome("interrupted", partial(attempts.interrupt, held=self.held, note=note))
 
     def _interrupt(self, *_: object) -> None:
         if self.page.interrupt_wanted:  # and not that of the attempt before

@@ -2,13 +2,17 @@
 
 import ctypes
 import os
+import re
 import signal
 import sys
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 NICENESS = 10  # an attempt yields the processor to those who answer people
+MARK = "SLUICE_SLOT"  # a variable: the slot's process, and when that began
+_MARKED = re.compile(rb"(?:^|\0)SLUICE_SLOT=(\d+)-(\d+)(?:\0|$)")
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
@@ -38,14 +42,38 @@ def adopt_orphans() -> None:
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
-def kill_children() -> None:
-    """Kill all that this process has started or adopted, and wait for their ends."""
-    for each in _descendants(os.getpid()):
-        with suppress(ProcessLookupError):
-            os.kill(each, signal.SIGKILL)
-    with suppress(ChildProcessError):
-        while os.waitpid(-1, 0)[0]:
-            pass
+def kill_children(seconds: float) -> bool:
+    """Kill all that this process has started or adopted; tell whether nothing is left in time."""
+    until = time.monotonic() + seconds
+    while left := _descendants(os.getpid()):
+        if time.monotonic() > until:
+            return False
+        _kill(left)
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        time.sleep(0.001)  # what was started since the look is found by the next
+    return True
+
+
+def mark_children(slot: int) -> None:
+    """Have every program that this process starts bear the slot's mark, for `kill_orphans`."""
+    os.environ[MARK] = f"{slot}-{_born(slot)}"  # noqa: TID251 - it is written, for others
+
+
+def kill_orphans() -> int:
+    """Kill the programs of this user whose slot is dead (Linux); return how many.
+
+    A slot that was killed could not end what its attempts had started, nor could its worker.
+    """
+    orphans = set()
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # it has ended, or is another user's
+            found = _MARKED.search(environ.read_bytes())
+            if found and _born(int(found[1])) != found[2].decode():
+                orphans.add(int(environ.parent.name))
+    _kill(orphans)
+    return len(orphans)
 
 
 def _prctl(option: int, value: int) -> None:
@@ -55,9 +83,7 @@ def _prctl(option: int, value: int) -> None:
 
 def kill_tree(pid: int) -> None:
     """Kill a process and all that it started, sessions of their own included."""
-    for each in [*_descendants(pid), pid]:
-        with suppress(ProcessLookupError):
-            os.kill(each, signal.SIGKILL)
+    _kill([*_descendants(pid), pid])
     kill_group(pid)
 
 
@@ -65,6 +91,21 @@ def kill_group(group: int) -> None:
     """Kill a process group."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)
+
+
+def _kill(pids: Iterable[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _born(pid: int) -> str:
+    """When a process began, as /proc has it; empty for one that is dead, or where there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if stat[0] in "ZX" else stat[19]  # the 22nd field (proc(5))
 
 
 def _descendants(pid: int) -> set[int]:

@@ -11,7 +11,6 @@ from flask import current_app
 from sqlalchemy import ColumnElement, Select, func, select, tuple_
 from sqlalchemy.orm import Session, selectinload
 
-from backend.clock import utc_now
 from backend.db import db_now, oldest_transaction_id
 from backend.errors import NotFound
 from backend.http.pagination import Page, decode_cursor, encode_cursor, not_a_cursor, page_of
@@ -310,7 +309,7 @@ def why_waiting(session: Session, job: Job) -> Waiting | None:
         return Waiting(reason="children", message=message)
     if job.state not in {JobState.QUEUED, JobState.RETRYING}:
         return None
-    if job.run_at > utc_now() + timedelta(seconds=1):
+    if job.run_at > _now(session) + timedelta(seconds=1):
         reason = "retry_due" if job.state == JobState.RETRYING else "scheduled"
         return Waiting(
             reason=reason, message=f"Due at {job.run_at:%H:%M:%S} UTC.", due_at=job.run_at
@@ -340,11 +339,16 @@ def _stopped(session: Session, job: Job) -> Waiting | None:
 def _in_line(session: Session, job: Job) -> Waiting:
     ahead = _ahead_of(session, job)
     # The broker is asked only where the ledger knows no reason why the job should still wait.
-    long = job.run_at < utc_now() - timedelta(seconds=LONG_SECONDS)
+    long = job.run_at < _now(session) - timedelta(seconds=LONG_SECONDS)
     if ahead == 0 and long and not _broker_answers():
         message = "The broker cannot be reached; jobs start again once it is back."
         return Waiting(reason="broker_down", message=message, position=1)
     return Waiting(reason="queued", message=f"Number {ahead + 1} in the queue.", position=ahead + 1)
+
+
+def _now(session: Session) -> datetime:
+    """The database's clock, which alone says what is due."""
+    return session.scalars(select(db_now())).one()
 
 
 def _broker_answers() -> bool:
@@ -385,7 +389,7 @@ def eta(session: Session, job: Job) -> Eta | None:
     took = sorted((end - start).total_seconds() for start, end in runs if start and end)
     if len(took) < FEWEST_RUNS:
         return None
-    ran = (utc_now() - job.started_at).total_seconds()
+    ran = (_now(session) - job.started_at).total_seconds()
     low, high = took[len(took) // 10], took[-1 - len(took) // 10]
     return Eta(low=max(0.0, low - ran), high=max(0.0, high - ran))
 

@@ -45,6 +45,7 @@ LOOK_PAUSE = 1.0  # seconds between looks for a cancel
 ALL = 2**32 - 1  # attempts that a slot asks for when it wants whatever is ready
 # What a slot is ended with: SIGQUIT where REMAP_SIGTERM says so, as the deployment does.
 ENDINGS = (signal.SIGTERM, signal.SIGQUIT)
+REAP_SECONDS = 5.0  # for which a slot tries to end what a dead attempt has left running
 LAST_SECONDS = 5.0  # for which a slot that is told to end tries to reach the ledger
 CRASHED = 70  # sysexits.h, EX_SOFTWARE
 
@@ -184,6 +185,7 @@ class Watch:
         code = CRASHED
         try:
             processes.lead_a_group(parent, ENDINGS)
+            processes.mark_children(parent)
             survive_crashes_alone(db.engine)
             kinds: Kinds = current_app.extensions["sluice.kinds"]
             code = Body(
@@ -221,8 +223,7 @@ class Watch:
         """Leave nothing of a process that is dead, and record what it could not."""
         pid, self.pid = self.pid, 0
         processes.kill_group(pid)  # what it started and left behind
-        if self.adopts:
-            processes.kill_children()
+        clean = not self.adopts or processes.kill_children(REAP_SECONDS)
         self._notice()
         self.heard.read()
         self.heard.store()
@@ -241,6 +242,10 @@ class Watch:
             workspace.discard(self.settings, begun.fence)
         self.page.rest()
         self.watched = None
+        if not clean:
+            # Whatever it is that goes on starting processes, the worker ends it (see `workers`).
+            log.error("attempt_goes_on", worker=self.slot.name)
+            os._exit(CRASHED)
 
     # ------------------------------------------------------------ the attempt that runs
 
@@ -277,9 +282,12 @@ class Watch:
     def _wake(self, now: float) -> None:
         """End a process that stands still between two attempts, as none does for so long."""
         # For one lease it may try to record what is done, for another to claim.
-        if now - self.rested > 2 * self.settings.lease_seconds:
-            log.error("process_stands_still", worker=self.slot.name)
-            processes.kill_tree(self.pid)
+        if now - self.rested < 2 * self.settings.lease_seconds:
+            return
+        with self.page.holding(None) as rests:
+            if rests:
+                log.error("process_stands_still", worker=self.slot.name)
+                processes.kill_tree(self.pid)
 
     def _relieve(self, watched: Watched, now: float) -> None:
         """Record what the process has done, and give back what it has not begun.

@@ -1,19 +1,24 @@
 """Cron: a slot of a schedule is a unique row, inserted in the same transaction as its job."""
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import islice, takewhile
 from typing import Any, Literal
 
+import structlog
 from cronsim import CronSim
 from flask import current_app
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
-from backend.db import db, db_now, transaction
+from backend.db import AWAY, db, db_now, transaction
 from backend.jobs.kinds import JobKind
 from backend.jobs.ledger import submit
 from backend.jobs.models import ScheduleSlot
+
+log = structlog.get_logger(__name__)
 
 MOST_AT_ONCE = 100
 # The slot that says since when a schedule is known; the same for all beats, so that one counts.
@@ -36,12 +41,23 @@ class Schedule:
 
 
 def submit_due() -> int:
-    """Submit the jobs of the slots that have come; return how many."""
+    """Submit the jobs of the slots that have come; return how many.
+
+    A schedule whose job cannot be submitted keeps none of the others from theirs.
+    """
     schedules: tuple[Schedule, ...] = current_app.extensions["sluice.schedules"]
     now = db.session.scalars(select(db_now())).one()
     last = last_slots()
     db.session.commit()
-    return sum(_submit_due(schedule, last.get(schedule.name), now) for schedule in schedules)
+    submitted = 0
+    for schedule in schedules:
+        try:
+            submitted += _submit_due(schedule, last.get(schedule.name), now)
+        except AWAY:
+            raise
+        except Exception:
+            log.exception("schedule_failed", schedule=schedule.name)
+    return submitted
 
 
 def last_slots() -> dict[str, datetime]:
@@ -60,26 +76,24 @@ def _submit_due(schedule: Schedule, last: datetime | None, now: datetime) -> int
         # The count begins here, and the past is nobody's.
         _take(schedule, FIRST_SIGHT, run=False)
         return 0
-    due = slots_between(schedule.cron, last, now)
+    passed = slots_between(schedule.cron, last, now)
     late = timedelta(minutes=1)
+    due: Collection[datetime]
     if schedule.catch_up == "once":
-        due = due[-1:]
+        due = deque(passed, maxlen=1)
     elif schedule.catch_up == "skip":
-        due = [slot for slot in due if now - slot <= late] or due[-1:]
+        newest = deque(passed, maxlen=MOST_AT_ONCE)
+        due = [slot for slot in newest if now - slot <= late] or [*newest][-1:]
+    else:
+        due = [*islice(passed, MOST_AT_ONCE)]  # the others at the next look
     return sum(
         _take(schedule, slot, run=schedule.catch_up != "skip" or now - slot <= late) for slot in due
     )
 
 
-def slots_between(cron: str, after: datetime, until: datetime) -> list[datetime]:
-    """The slots after one time and up to another, in order; the newest hundred at most."""
-    slots: list[datetime] = []
-    for slot in CronSim(cron, after):
-        if slot > until:
-            break
-        slots.append(slot)
-        slots = slots[-MOST_AT_ONCE:]
-    return slots
+def slots_between(cron: str, after: datetime, until: datetime) -> Iterator[datetime]:
+    """The slots after one time and up to another, in order."""
+    return takewhile(lambda slot: slot <= until, CronSim(cron, after))
 
 
 def _take(schedule: Schedule, due_at: datetime, *, run: bool) -> int:

@@ -8,9 +8,9 @@ from typing import Literal
 from sqlalchemy.orm import Session
 
 from backend.jobs import attempts
+from backend.jobs.attempts import MOST_UNCHARGED
 from backend.jobs.body import NOT_RECORDED, UNBEGUN
 from backend.jobs.models import Job
-from backend.jobs.outcomes import MOST_UNCHARGED
 
 Why = Literal["cancelled", "time_limit", "lease_lost"]
 
@@ -46,12 +46,12 @@ def settle(session: Session, job: Job, ending: Ending, *, had_begun: bool) -> st
         if attempts.give_back(session, fence, "handed_back", note=note, charged=False):
             attempts.log_end(session, fence, note)
         return "handed_back"
-    # A function may end its process with any code, and may do so time after time.
-    is_free = not had_begun or ending.code == NOT_RECORDED
-    if is_free and job.uncharged < MOST_UNCHARGED:
-        note = "The database was away." if had_begun else UNBEGUN
-        attempts.give_back(session, fence, "handed_back", note=note, charged=False)
+    if not had_begun and job.uncharged < MOST_UNCHARGED:
+        attempts.give_back(session, fence, "handed_back", note=UNBEGUN, charged=False)
         return "handed_back"
+    if had_begun and ending.code == NOT_RECORDED:
+        attempts.interrupt(session, fence, "The database was away.")
+        return "interrupted"
     if had_begun and ending.why == "cancelled":
         attempts.stop(session, fence, "killed")
         return "killed"

@@ -8,12 +8,14 @@ times a second and sees the newest, also while the attempt is deep inside a C li
 import fcntl
 import json
 import mmap
+import os
 import struct
+import sys
 import tempfile
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -29,7 +31,9 @@ HEADER = struct.Struct("<II")  # length, CRC-32 of the payload
 LONGEST_STAGE = 60
 LONGEST_MESSAGE = 300
 LOOKS = 10
-LOCK_SECONDS = 10.0  # longer than a transaction of the slot takes
+# Longer than a transaction of the slot takes, unless the ledger is away: then the other goes on,
+# and the fence holds.
+LOCK_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +49,21 @@ class Begun:
     started: float
 
 
+def _memory() -> int:
+    """A file that no full disk can fail: a page that it had no room for would be a SIGBUS."""
+    if sys.platform == "linux":
+        return os.memfd_create("attempt")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
 class SharedPage:
     """Made before the fork and used on both sides of it."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it is locked by both sides
-        self._file.truncate(SIZE)
-        self._page = mmap.mmap(self._file.fileno(), SIZE)
+        self._file = _memory()  # locked by both sides
+        os.ftruncate(self._file, SIZE)
+        self._page = mmap.mmap(self._file, SIZE)
         self._number = 0
         self._progress: list[Any] = []
 
@@ -152,16 +164,19 @@ class SharedPage:
                 self._put(RELIEVED_AT, number)
 
     @contextmanager
-    def holding(self, number: int) -> Iterator[bool]:
-        """Keep the process at an attempt for the length of the block; False if that is over."""
+    def holding(self, number: int | None) -> Iterator[bool]:
+        """Keep the process at an attempt, or between two (None), for the length of the block.
+
+        False if it is elsewhere.
+        """
         with self._locked():
             current = self.current()
-            yield current is not None and current.number == number
+            yield (current.number if current else None) == number
 
     def close(self) -> None:
         """Give the page back."""
         self._page.close()
-        self._file.close()
+        os.close(self._file)
 
     # ------------------------------------------------------------ records
 
@@ -169,16 +184,18 @@ class SharedPage:
     def _locked(self) -> Iterator[None]:
         # The kernel lets go of the lock of a process that dies; one that is stopped keeps it.
         until = time.monotonic() + LOCK_SECONDS
-        while time.monotonic() < until:
-            try:
-                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(0.001)
+        with suppress(OSError):  # the function has closed what it did not open
+            while time.monotonic() < until:
+                try:
+                    fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    time.sleep(0.001)
         try:
             yield
         finally:
-            fcntl.lockf(self._file, fcntl.LOCK_UN)
+            with suppress(OSError):
+                fcntl.lockf(self._file, fcntl.LOCK_UN)
 
     def _number_at(self, at: int) -> int:
         number: int = WISH.unpack(self._page[at : at + WISH.size])[0]

@@ -6,6 +6,7 @@ never do it twice.
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
@@ -87,7 +88,7 @@ def rescue() -> int:
     expired = select(Job).where(IS_LEASED, Job.lease_expires_at < db_now()).limit(AT_ONCE)
     jobs = list(db.session.scalars(expired))
     db.session.commit()
-    rescued = 0
+    rescued, held = 0, Counter(job.worker for job in jobs)
     for job in jobs:
         with transaction() as session:
             # Asked again under the row's lock: its worker may have renewed the lease meanwhile.
@@ -95,8 +96,9 @@ def rescue() -> int:
                 expired.where(Job.id == job.id, Job.token == job.token).with_for_update()
             ).all()
             reason = "The worker was lost: it sent no heartbeat"
-            if still and attempts.lose(session, attempts.fence_of(job), reason):
-                rescued += 1
+            if still:
+                fence, among = attempts.fence_of(job), held[job.worker]
+                rescued += attempts.lose(session, fence, reason, among=among) is not None
         if job.parent_id:
             with transaction() as session:
                 batches.release(session, job.parent_id)

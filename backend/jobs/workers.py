@@ -1,12 +1,13 @@
 """Workers as they report themselves, and slots whose process has died."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Collection
 
 from sqlalchemy import delete, select
 
 from backend.db import db, db_now, transaction
-from backend.jobs import attempts, marks
+from backend.jobs import attempts, marks, processes
 from backend.jobs.models import IS_LEASED, Job, Worker
 
 REPORT_SECONDS = 5.0
@@ -30,22 +31,24 @@ def leave(name: str) -> None:
 
 
 def bury_slots(name: str, alive: Callable[[], Collection[int]]) -> int:
-    """Give up the attempts whose slot's process is gone; return how many.
+    """Give up the attempts whose slot's process is gone, and what they started; how many.
 
     A slot is `<worker>/<pid>`. Only the worker itself may judge its own processes. `alive` is
     asked after the ledger: a slot that was forked in between is not taken for a dead one; nor is
     one of another worker that was started under the same name by mistake.
     """
+    processes.kill_orphans()
     of_mine = Job.worker.startswith(f"{name}/", autoescape=True)
     mine = select(Job).where(IS_LEASED, Job.token.is_not(None), of_mine)
     running = db.session.scalars(mine).all()
     pids = set(alive())
     lost = [job for job in running if not (_slot_pid(job) in pids or _is_running(_slot_pid(job)))]
     db.session.commit()
+    held = Counter(job.worker for job in lost)
     for job in lost:
         with transaction() as session:
             reason = "The worker was lost: its slot's process ended"
-            attempts.lose(session, attempts.fence_of(job), reason)
+            attempts.lose(session, attempts.fence_of(job), reason, among=held[job.worker])
     return len(lost)
 
 

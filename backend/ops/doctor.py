@@ -95,10 +95,11 @@ def schedules_due() -> Found:
         if schedule.name not in last:
             yield f"The schedule {schedule.name} was never seen by a beat.", BEAT
             continue
-        due = schedules.slots_between(schedule.cron, last[schedule.name], now - SCHEDULE_SLACK)
+        passed = schedules.slots_between(schedule.cron, last[schedule.name], now - SCHEDULE_SLACK)
+        due = next(passed, None)
         if due:
             yield (
-                f"The schedule {schedule.name} is overdue since {due[0]:%Y-%m-%d %H:%M} UTC:"
+                f"The schedule {schedule.name} is overdue since {due:%Y-%m-%d %H:%M} UTC:"
                 " no beat runs.",
                 BEAT,
             )

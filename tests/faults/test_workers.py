@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 
 from backend.jobs.models import Job
+from backend.jobs.workers import REPORT_SECONDS
 from tests.faults.bench import Bench, until
 from tests.integration import probes
 from tests.integration.stack import is_alive
@@ -79,16 +80,58 @@ def test_a_killed_attempt_is_a_lost_worker_and_its_slot_goes_on(
 
 @pytest.mark.row(1)
 def test_what_a_killed_attempt_had_started_ends_with_it(
-    bench: Bench, gate: Gate, begun: Begun, tmp_path: Path
+    bench: Bench, gate: Gate, begun: Begun, signs: Path
 ) -> None:
     job_id = gate(probes.deaf)
-    pid, program = begun(), int((tmp_path / "program").read_text())
+    pid, program = begun(), int((signs / "program").read_text())
     os.kill(pid, signal.SIGKILL)
     begun(2, seconds=5)
     assert not is_alive(program)
-    os.kill(int((tmp_path / "program").read_text()), signal.SIGTERM)
+    os.kill(int((signs / "program").read_text()), signal.SIGTERM)
 
     bench.assert_done_once(job_id)
+
+
+@pytest.mark.row(1)
+def test_what_a_killed_slots_attempt_had_started_ends_before_the_job_runs_again(
+    bench: Bench, gate: Gate, begun: Begun, signs: Path
+) -> None:
+    job_id = gate(probes.deaf)
+    begun()
+    program = int((signs / "program").read_text())
+    os.kill(slot_of(bench.job(job_id)), signal.SIGKILL)
+    begun(2, seconds=5)
+    assert not is_alive(program)
+    os.kill(int((signs / "program").read_text()), signal.SIGTERM)
+
+    bench.assert_done_once(job_id)
+
+
+@pytest.mark.row(2)
+def test_what_a_killed_workers_attempt_had_started_is_ended_by_another_worker(
+    bench: Bench, gate: Gate, begun: Begun, signs: Path
+) -> None:
+    job_id = gate(probes.deaf)
+    begun()
+    program = int((signs / "program").read_text())
+    bench.kill("default")
+    until(lambda: not is_alive(program), "its program ends", REPORT_SECONDS + 2)
+    bench.start("default")
+    begun(2)
+    os.kill(int((signs / "program").read_text()), signal.SIGTERM)
+
+    bench.assert_done_once(job_id)
+
+
+@pytest.mark.row(26)
+def test_a_job_that_goes_on_starting_programs_leaves_none_and_its_slot_serves_on(
+    bench: Bench,
+) -> None:
+    job_id = bench.submit(probes.launch)
+    assert bench.wait_for(job_id, "failed").error_code == "poison"
+
+    after = [bench.submit(probes.nap, seconds=0.2) for _ in range(4)]
+    bench.assert_done_once(*after)
 
 
 @pytest.mark.row(2)

@@ -217,8 +217,23 @@ def fill(ctx: JobContext) -> dict[str, Any]:
             scratch.write(b"x" * 2**20)
 
 
+LAUNCHER = "while :; do sleep 60 & sleep 0.002; done"
+
+
+@job("probe.launch", params=NoParams, retry=Retry(attempts=1))
+def launch(ctx: JobContext) -> dict[str, Any]:
+    """Start, in a session of its own, what goes on starting programs; and end in mid-job."""
+    begin(ctx)
+    launcher = subprocess.Popen(["bash", "-c", LAUNCHER], start_new_session=True)
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children")
+    while len(children.read_text().split()) < 20:
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
 PROBES: tuple[JobKind[..., Any], ...] = (
     *(gate, steps, walk, close, nap, urgent_nap, idle_nap),
-    *(tick, deaf, crash, flaky, fill),
+    *(tick, deaf, crash, flaky, fill, launch),
 )
 KINDS = Kinds((*wiring.JOB_KINDS, *PROBES))

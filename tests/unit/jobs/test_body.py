@@ -18,11 +18,11 @@ from backend.jobs import (
     JobContext,
     Retry,
     actions,
+    attempts,
     batches,
     job,
     ledger,
     runner,
-    settling,
     submit,
     submit_batch,
 )
@@ -44,6 +44,21 @@ def test_short_jobs_run_in_one_process_that_is_not_the_slots(app: Flask, submit_
     pids = {now(each).result["pid"] for each in jobs}  # type: ignore[index]
     assert len(pids) == 1
     assert pids != {os.getpid()}
+
+
+@on_both
+def test_a_job_that_closes_what_it_did_not_open_succeeds_all_the_same(
+    app: Flask, submit_body: Do
+) -> None:
+    def work(ctx: JobContext) -> dict[str, Any]:
+        os.closerange(3, 256)
+        return {"ok": True}
+
+    jobs = [submit_body(work) for _ in range(3)]
+    run_all()
+
+    assert [now(each).result for each in jobs] == [{"ok": True}] * 3
+    assert [outcomes(each) for each in jobs] == [["succeeded"]] * 3
 
 
 def leave_a_thread() -> None:
@@ -249,7 +264,7 @@ def test_a_kill_that_comes_too_late_is_not_the_next_jobs(
 def test_a_function_that_ends_its_process_comes_to_an_end_whatever_its_code(
     app: Flask, submit_body: Do, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    monkeypatch.setattr(settling, "MOST_UNCHARGED", 3)
+    monkeypatch.setattr(attempts, "MOST_UNCHARGED", 3)
     job = submit_body(lambda ctx: os._exit(code), retry=Retry(attempts=1))
     run_all()
 

@@ -613,7 +613,7 @@ def test_a_job_that_makes_the_database_give_up_each_time_comes_to_an_end(
     def work(ctx: JobContext) -> None:
         raise OperationalError("SELECT everything", {}, TimeoutError("statement timeout"))
 
-    monkeypatch.setattr("backend.jobs.outcomes.MOST_UNCHARGED", 1)
+    monkeypatch.setattr("backend.jobs.attempts.MOST_UNCHARGED", 1)
     job = submit_body(work, retry=Retry(attempts=1))
     for _ in range(3):
         run_next()

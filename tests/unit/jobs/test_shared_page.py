@@ -3,9 +3,11 @@
 import json
 import os
 import select
+import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
@@ -29,7 +31,6 @@ def claim(parent_id: UUID | None = None) -> Claim:
         job_id=uuid4(),
         token=uuid4(),
         attempt=3,
-        uncharged=0,
         attempts_left=0,
         kind="probe.echo",
         params={},
@@ -233,3 +234,14 @@ def test_reporting_costs_no_more_than_a_few_times_what_encoding_the_report_does(
         return min(taken)
 
     assert best_of(lambda: page.post(report)) < 4 * best_of(encode)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is a file on the disk")
+def test_a_page_needs_no_room_on_the_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    page = SharedPage()
+    page.begin(claim())
+    page.post(progress())
+
+    assert page.read(1) == progress()
+    page.close()
