@@ -67,11 +67,15 @@ def kill_orphans() -> int:
     A slot that was killed could not end what its attempts had started, nor could its worker.
     """
     orphans = set()
-    for environ in Path("/proc").glob("[0-9]*/environ"):
+    for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended, or is another user's
-            found = _MARKED.search(environ.read_bytes())
-            if found and _born(int(found[1])) != found[2].decode():
-                orphans.add(int(environ.parent.name))
+            found = _MARKED.search((process / "environ").read_bytes())
+            # Ids of processes mean something in their own namespace alone: not a container's here.
+            is_here = (
+                found and (process / "ns/pid").readlink() == Path("/proc/self/ns/pid").readlink()
+            )
+            if found and is_here and _born(int(found[1])) != found[2].decode():
+                orphans.add(int(process.name))
     _kill(orphans)
     return len(orphans)
 

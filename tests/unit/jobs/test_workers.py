@@ -59,6 +59,16 @@ def test_a_dead_slots_job_is_given_up_and_a_live_ones_is_not(app: Flask) -> None
     assert now(held.job_id).state == "running"
 
 
+def test_of_several_jobs_that_a_dead_slot_held_none_is_charged(app: Flask) -> None:
+    slot = f"default@one/{dead_pid()}"
+    held = [claimed_by(slot) for _ in range(2)]
+
+    assert workers.bury_slots("default@one", set) == 2
+    for each in held:
+        job = now(each.job_id)
+        assert (job.state, job.attempt, job.uncharged) == ("queued", 1, 1)
+
+
 def test_only_a_workers_own_slots_are_judged(app: Flask) -> None:
     others = claimed_by(f"default@two/{dead_pid()}")
     underscore = claimed_by(f"defaultXone/{dead_pid()}")
