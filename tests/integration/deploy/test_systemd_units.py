@@ -98,7 +98,9 @@ def read(path: Path) -> configparser.RawConfigParser:
 @pytest.mark.needs("systemd-sysusers", "systemd-tmpfiles")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give folders to another user")
 def test_the_user_and_the_folders_are_made(deploy: Path, tmp_path: Path) -> None:
-    (tmp_path / "etc").mkdir()
+    settings = tmp_path / "etc/sluice/sluice.env"
+    settings.parent.mkdir(parents=True)
+    settings.touch(0o600)
     for kind in ("sysusers", "tmpfiles"):
         folder = tmp_path / f"usr/lib/{kind}.d"
         folder.mkdir(parents=True)
@@ -118,3 +120,7 @@ def test_the_user_and_the_folders_are_made(deploy: Path, tmp_path: Path) -> None
     data = (tmp_path / "var/lib/sluice").stat()
     assert stat.S_IMODE(data.st_mode) == 0o700
     assert f":{data.st_uid}:{data.st_gid}:" in users
+    assert stat.S_IMODE(settings.stat().st_mode) == 0o640
+    assert (settings.stat().st_uid, settings.stat().st_gid) == (0, data.st_gid)
+    # The broker's server, which is none of the application's users, has its part of it.
+    assert stat.S_IMODE(settings.parent.stat().st_mode) == 0o755
