@@ -9,7 +9,9 @@ from pydantic_settings import BaseSettings
 
 from tests import postgresql as postgresql_server
 
-pytest.register_assert_rewrite("tests.integration.stack", "tests.faults.bench")
+pytest.register_assert_rewrite(
+    "tests.integration.stack", "tests.faults.bench", "tests.faults.sites"
+)
 
 SEARCHED = os.pathsep.join([postgresql_server.SEARCHED, "/usr/sbin", "/sbin"])
 
