@@ -133,6 +133,9 @@ class Settings(BaseSettings):
     def broker_url(self) -> str:
         """The address in kombu's form: CELERY_BROKER_URL, else the Redis server."""
         url = self.celery_broker_url or self.redis_address
+        if url.startswith("rediss://") and "ssl_" not in urlsplit(url).query:
+            # kombu by itself would take any certificate.
+            url += ("&" if "?" in url else "?") + "ssl_cert_reqs=required"
         if url.startswith("unix://"):
             return "redis+socket://" + url.removeprefix("unix://").replace("?db=", "?virtual_host=")
         return url

@@ -1,9 +1,10 @@
 """What is said to the broker, and asked of it: the doorbell, how many messages wait, and kombu's
-transport for Redis with what is mended of it.
+transports for Redis and RabbitMQ with what is mended of them.
 """
 
 import os
 import queue
+import ssl
 import threading
 import time
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from uuid import UUID
 import structlog
 from celery import Celery
 from kombu import Connection
+from kombu.transport import pyamqp as kombu_amqp
 from kombu.transport import redis as kombu_redis
 from kombu.utils import json as kombu_json
 
@@ -212,3 +214,22 @@ def _deliver(self: Any, message: Any, queue_name: str) -> None:
 
 _deliver_message = kombu_redis.Transport._deliver
 kombu_redis.loads, kombu_redis.Transport._deliver = _loads, _deliver
+
+
+def _establish_connection(self: Any) -> Any:
+    """Connect to RabbitMQ; with TLS ask for a certificate of that host.
+
+    kombu 5.7 would take one of any host, and fails at what an address may say of certificates:
+    `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile` and `ssl_cert_reqs`, as for Redis.
+    """
+    if self.client.ssl:
+        asked = self.client.ssl if isinstance(self.client.ssl, dict) else {}
+        asked = {name.removeprefix("ssl_"): value for name, value in asked.items()}
+        if asked.get("cert_reqs") is not ssl.CERT_NONE:
+            asked.setdefault("server_hostname", self.client.hostname)
+        self.client.ssl = asked or True
+    return _connect_amqp(self)
+
+
+_connect_amqp = kombu_amqp.Transport.establish_connection
+kombu_amqp.Transport.establish_connection = _establish_connection

@@ -21,7 +21,16 @@ def settings_of(**values: Any) -> Settings:
             "redis+socket:///a/b.sock?virtual_host=2",
             "unix:///a/b.sock?db=2",
         ),
-        ({"redis_url": "rediss://:x@r:1/2"}, "rediss://:x@r:1/2", "rediss://:x@r:1/2"),
+        (
+            {"redis_url": "rediss://:x@r:1/2"},
+            "rediss://:x@r:1/2?ssl_cert_reqs=required",
+            "rediss://:x@r:1/2",
+        ),
+        (
+            {"redis_url": "rediss://r/2?ssl_ca_certs=/a"},
+            "rediss://r/2?ssl_ca_certs=/a",
+            "rediss://r/2?ssl_ca_certs=/a",
+        ),
         (
             {"redis_host": "r", "redis_port": 1, "redis_db": 2, "redis_password": "p/w"},
             "redis://:p%2Fw@r:1/2",
