@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     storage_url: str = ""
     storage_endpoint_url: str = ""
     storage_region: str = "us-east-1"
+    aws_access_key_id: str = ""
+    aws_secret_access_key: SecretStr = SecretStr("")
 
     # The broker: the first of these that is set
     celery_broker_url: str = ""

@@ -170,7 +170,7 @@ class FolderBlobs(Blobs):
 
 
 def open_store(settings: Settings) -> Blobs:
-    """Open the store that the settings name. Credentials of S3 are the usual AWS variables."""
+    """Open the store that the settings name."""
     url = urlsplit(settings.blobs_url)
     if url.scheme == "file":
         return FolderBlobs(Path(url2pathname(url.path)))
@@ -208,6 +208,9 @@ def _open_bucket(bucket: str, prefix: str, settings: Settings) -> S3Store:
     config: S3Config = {"region": settings.storage_region}
     if endpoint:
         config["endpoint"] = endpoint
+    if settings.aws_access_key_id:  # which may stand in a file that obstore does not read
+        config["access_key_id"] = settings.aws_access_key_id
+        config["secret_access_key"] = settings.aws_secret_access_key.get_secret_value()
     return S3Store(
         bucket,
         prefix=prefix or None,

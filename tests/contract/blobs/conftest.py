@@ -48,19 +48,22 @@ def _wait_for(endpoint: str, server: subprocess.Popen[bytes]) -> None:
     raise RuntimeError(f"the S3 server did not answer within {START_SECONDS} seconds")
 
 
-@pytest.fixture
-def aws_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tester")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+def in_bucket(url: str, endpoint: str) -> Settings:
+    """Settings as a file has them; nothing of them stands in the environment."""
+    return Settings(
+        _env_file=None,
+        storage_url=url,
+        storage_endpoint_url=endpoint,
+        aws_access_key_id="tester",
+        aws_secret_access_key="secret",
+    )
 
 
 @pytest.fixture
-def s3_settings(s3_endpoint: str, aws_credentials: None) -> Settings:
+def s3_settings(s3_endpoint: str) -> Settings:
     httpx.post(f"{s3_endpoint}/moto-api/reset").raise_for_status()
     httpx.put(f"{s3_endpoint}/sluice-test").raise_for_status()
-    return Settings(
-        _env_file=None, storage_url="s3://sluice-test/files", storage_endpoint_url=s3_endpoint
-    )
+    return in_bucket("s3://sluice-test/files", s3_endpoint)
 
 
 @pytest.fixture(params=["file", "s3"])
@@ -78,13 +81,10 @@ def blobs(settings: Settings) -> Blobs:
 
 
 @pytest.fixture(params=["file", "s3"])
-def unreachable(request: pytest.FixtureRequest, tmp_path: Path, aws_credentials: None) -> Blobs:
+def unreachable(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
     """A store that was there when it was opened, and is not any more."""
     if request.param == "s3":
-        endpoint = f"http://127.0.0.1:{free_port()}"
-        return open_store(
-            Settings(_env_file=None, storage_url="s3://b", storage_endpoint_url=endpoint)
-        )
+        return open_store(in_bucket("s3://b", f"http://127.0.0.1:{free_port()}"))
     root = tmp_path / "unmounted"
     blobs = open_store(Settings(_env_file=None, storage_url=root.as_uri()))
     root.rmdir()
