@@ -52,9 +52,6 @@ class Site:
         master = self.ctl("pid", "sluice:sluice-web").strip()
         return set(Path(f"/proc/{master}/task/{master}/children").read_text().split())
 
-    def log(self, name: str) -> str:
-        return (self.folder / "logs" / f"{name}.log").read_text()
-
 
 @pytest.fixture
 def site() -> Iterator[Site]:
@@ -67,8 +64,6 @@ def site() -> Iterator[Site]:
             "REDIS_URL": f"unix://{folder}/broker.sock",
             "WEB_BIND": f"127.0.0.1:{port}",
             "SLUICE_VENV": sys.prefix,
-            "SLUICE_LOGS": folder / "logs",
-            "SLUICE_RUN": folder / "run",
         }
         env_file = folder / "sluice.env"
         env_file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
