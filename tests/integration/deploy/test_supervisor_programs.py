@@ -51,7 +51,7 @@ class Server:
             try:
                 link.request("GET", path)
                 return link.getresponse().status
-            except ConnectionError:
+            except (ConnectionError, TimeoutError):
                 return 0
 
 
