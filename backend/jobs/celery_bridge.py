@@ -23,7 +23,6 @@ from celery.signals import (
     task_failure,
     worker_process_init,
     worker_ready,
-    worker_shutdown,
     worker_shutting_down,
 )
 from flask import Flask
@@ -67,6 +66,12 @@ class LoneWorker(Worker):  # type: ignore[misc] # Celery ships no types
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{**options, "without_mingle": True, "without_gossip": True})
+
+    def on_stopped(self) -> None:
+        """Sign off, however it was told to end: Celery's own signal is not sent at a SIGQUIT."""
+        with _context(), suppress(SQLAlchemyError):
+            workers.leave(self.hostname)
+        super().on_stopped()
 
 
 class LedgerCelery(Celery):  # type: ignore[misc] # Celery ships no types
@@ -187,12 +192,6 @@ def _slot_lost(sender: Any = None, **_: object) -> None:
     """A slot's process died in mid-job: do not wait for the lease to say so."""
     for look_after in _LOOK_AFTER.values():
         look_after()
-
-
-@worker_shutdown.connect
-def _sign_off(sender: Any, **_: object) -> None:
-    with _context(), suppress(SQLAlchemyError):
-        workers.leave(sender.hostname)
 
 
 @contextmanager
