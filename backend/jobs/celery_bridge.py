@@ -100,6 +100,8 @@ def make_celery(app: Flask) -> Celery:
         task_acks_late=True,
         task_reject_on_worker_lost=False,
         worker_prefetch_multiplier=1,
+        # After a reconnect Celery would have as many slots stand idle as others run jobs.
+        worker_enable_prefetch_count_reduction=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_soft_shutdown_timeout=settings.deploy_grace_seconds,
         worker_hijack_root_logger=False,
