@@ -17,6 +17,7 @@ from celery import Celery
 from kombu import Connection
 from kombu.transport import pyamqp as kombu_amqp
 from kombu.transport import redis as kombu_redis
+from kombu.transport.virtual.base import Base64
 from kombu.utils import json as kombu_json
 
 from backend.jobs import metrics
@@ -193,23 +194,75 @@ _make_client = kombu_redis.Channel._create_client
 kombu_redis.Channel._create_client = _create_client
 
 
+def _load_properties(self: Any, class_id: int, buffer: Any, offset: int) -> Any:
+    """The properties of a message of RabbitMQ; none where they cannot be read.
+
+    amqp 5 would let the error end the worker, or begin its connection anew without end.
+    """
+    try:
+        return _load_all_properties(self, class_id, buffer, offset)
+    except Exception:  # noqa: BLE001 - a date, a text, a table: each has errors of its own
+        self.properties = {}
+        return offset
+
+
+_load_all_properties = kombu_amqp.amqp.Message._load_properties
+kombu_amqp.amqp.Message._load_properties = _load_properties
+
+
 def _loads(text: str) -> Any:
     """What JSON says; None for what is none."""
     try:
         return kombu_json.loads(text)
-    except ValueError:
+    except Exception:  # noqa: BLE001 - kombu reads types of its own, and what it raises is anything
         return None
 
 
 def _deliver(self: Any, message: Any, queue_name: str) -> None:
-    """Hand a message on, and drop what lies in a queue of Redis and is none.
+    """Hand on what is whole, and drop whatever else lies in a queue of Redis.
 
     kombu 5.7 would let the error end the worker, in the middle of its jobs.
     """
-    if isinstance(message, dict) and isinstance(message.get("properties"), dict):
-        _deliver_message(self, message, queue_name)
-    else:
+    whole = _whole(message, queue_name)
+    if whole is None:
         log.warning("message_dropped", queue=queue_name)
+    else:
+        _deliver_message(self, whole, queue_name)
+
+
+def _whole(message: Any, queue_name: str) -> dict[str, Any] | None:
+    """A message with all that kombu needs of one; None for any other.
+
+    It goes back into the queue that it came from, whatever it says, should it go back.
+    """
+    match message:
+        case {
+            "body": str(body),
+            "content-type": str(),
+            "content-encoding": str(),
+            "headers": dict(),
+            "properties": {"delivery_tag": str(tag), **others},
+        }:
+            encoding = others.get("body_encoding")
+        case _:
+            return None
+    if not _can_be_decoded(body, encoding):
+        return None
+    properties = {
+        "delivery_tag": tag,
+        "delivery_info": {"exchange": "", "routing_key": queue_name},
+        "body_encoding": encoding,
+    }
+    return {**message, "properties": properties}
+
+
+def _can_be_decoded(body: str, encoding: Any) -> bool:
+    if encoding == "base64":
+        with suppress(ValueError):
+            Base64().decode(body)
+            return True
+        return False
+    return encoding in (None, "utf-8")
 
 
 _deliver_message = kombu_redis.Transport._deliver

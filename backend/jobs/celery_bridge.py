@@ -7,7 +7,7 @@ ledger, where it survives a broker that forgets.
 
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, cached_property
 from typing import Any
@@ -25,6 +25,7 @@ from celery.signals import (
     worker_ready,
     worker_shutting_down,
 )
+from celery.worker.consumer import Consumer
 from flask import Flask
 from kombu import Exchange
 from kombu import Queue as BrokerQueue
@@ -74,6 +75,54 @@ class LoneWorker(Worker):  # type: ignore[misc] # Celery ships no types
         super().on_stopped()
 
 
+class DoorbellConsumer(Consumer):  # type: ignore[misc] # Celery ships no types
+    """What takes messages from the broker: doorbells, and of each no more than that it rang."""
+
+    def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
+        """Hand a doorbell on, and drop any other message: Celery trusts all that one says."""
+        ring = super().create_task_handler(*args, **options)
+
+        def hear(message: Any) -> None:
+            if _is_doorbell(message):
+                for name, known in (("headers", HEADERS), ("properties", PROPERTIES)):
+                    said = getattr(message, name)
+                    setattr(message, name, {each: said[each] for each in known if each in said})
+                ring(message)
+            else:
+                self.drop(message)
+
+        return hear
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Drop what kombu cannot read."""
+        self.drop(message)
+
+    def drop(self, message: Any) -> None:
+        """Take a message away, and say so."""
+        log.warning("message_dropped", queue=message.delivery_info.get("routing_key"))
+        message.ack()
+
+
+# What is heard of a doorbell: what Celery needs, and shows of it.
+HEADERS = ("lang", "task", "id", "argsrepr", "kwargsrepr", "origin")
+PROPERTIES = ("delivery_tag", "delivery_info", "body_encoding")  # which kombu adds for Redis
+
+
+def _is_doorbell(message: Any) -> bool:
+    said = message.headers
+    if said.get("task") != TASK or not isinstance(said.get("id"), str):
+        return False
+    if not all(isinstance(said.get(name, ""), str) for name in HEADERS):
+        return False
+    try:
+        match message.decode():
+            case [[str()], dict(named), dict(embedded)]:
+                return not named and not any(embedded.values())
+    except Exception:  # noqa: BLE001 - kombu reads types of its own, and what it raises is anything
+        return False
+    return False
+
+
 class LedgerCelery(Celery):  # type: ignore[misc] # Celery ships no types
     """Celery with the worker above."""
 
@@ -104,6 +153,7 @@ def make_celery(app: Flask) -> Celery:
         worker_enable_prefetch_count_reduction=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_soft_shutdown_timeout=settings.deploy_grace_seconds,
+        worker_consumer=f"{__name__}:DoorbellConsumer",
         worker_hijack_root_logger=False,
         # Flower and `celery events` turn them on while they look; they cost a millisecond a job.
         worker_send_task_events=False,

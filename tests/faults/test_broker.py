@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from backend.jobs import Queue
+from backend.jobs.broker import TASK
 from tests.faults.bench import Bench, elapsed, until
 from tests.integration import probes
 from tests.integration.stack import Person
@@ -195,7 +196,7 @@ def message(body: str, content_type: str = "application/json") -> str:
             "body": body,
             "content-encoding": encoding,
             "content-type": content_type,
-            "headers": {"lang": "py", "task": "sluice.run", "id": uuid4().hex, "root_id": None},
+            "headers": {"lang": "py", "task": TASK, "id": uuid4().hex, "root_id": None},
             "properties": {
                 "delivery_info": {"exchange": "", "routing_key": "default"},
                 "delivery_tag": uuid4().hex,
@@ -232,3 +233,84 @@ def test_a_message_that_makes_no_sense_harms_no_worker(bench: Bench, body: str |
 
     bench.assert_done_once(*[bench.submit(probes.nap, seconds=0.0) for _ in range(4)], seconds=10)
     assert not bench.ended()
+
+
+def changed(**parts: Any) -> str:
+    """A doorbell of which something is otherwise; of a part that is a dict, these of its items."""
+    whole = json.loads(message(json.dumps([[uuid4().hex], {}, {}])))
+    for name, part in parts.items():
+        key = name.replace("_", "-")
+        whole[key] = {**whole[key], **part} if isinstance(part, dict) and part else part
+    return json.dumps(whole)
+
+
+BROKEN = {
+    "deep": "[" * 100_000,
+    "strange-types": '{"__type__": [], "__value__": 1}',
+    "no-properties": changed(properties={}),
+    "tag-list": changed(properties={"delivery_tag": []}),
+    "headers-text": changed(headers="abc"),
+    "headers-none": changed(headers=None),
+    "task-list": changed(headers={"task": []}),
+    "task-unknown": changed(headers={"task": "celery.chord"}),
+    "id-list": changed(headers={"id": []}),
+    "id-none": changed(headers={"id": None}),
+    "shown-list": changed(headers={"argsrepr": [1]}),
+    "compressed": changed(headers={"compression": "zlib"}),
+    "body-number": changed(body=7),
+    "body-none": changed(body=None),
+    "body-empty": changed(body=""),
+    "body-surrogate": changed(body="\ud800"),
+    "body-deep": changed(body="[" * 100_000),
+    "body-types": changed(body='[[{"__type__": "uuid", "__value__": 1}], {}, {}]'),
+    "body-object": changed(body='{"args": []}'),
+    "body-of-two": changed(body='[["x"], {}]'),
+    "body-named": changed(body='[["x"], {"y": 1}, {}]'),
+    "body-callbacks": changed(body='[["x"], {}, {"callbacks": [{"task": 7}]}]'),
+    "number-base64": changed(body=7, properties={"body_encoding": "base64"}),
+    "torn-base64": changed(body="abc", properties={"body_encoding": "base64"}),
+    "unknown-codec": changed(properties={"body_encoding": "zip9"}),
+    "codec-list": changed(properties={"body_encoding": []}),
+    "content-type-unknown": changed(content_type="text/nonsense"),
+    "content-type-list": changed(content_type=[]),
+    "content-encoding-number": changed(content_encoding=7),
+}
+# Nothing of this is heard, so that they are doorbells as any.
+ODD = {
+    "content-encoding-unknown": changed(content_encoding="utf-9"),
+    "origin-list": changed(properties={"delivery_info": []}),
+    "eta": changed(headers={"eta": "2099-01-01T00:00:00"}),
+    "eta-list": changed(headers={"eta": []}),
+    "eta-number": changed(headers={"eta": 7}),
+    "expires": changed(headers={"expires": "2001-01-01T00:00:00"}),
+    "expires-object": changed(headers={"expires": {}}),
+    "timelimit": changed(headers={"timelimit": [0.001, 0.001]}),
+    "timelimit-text": changed(headers={"timelimit": "abc"}),
+    "retries": changed(headers={"retries": "many"}),
+    "stamps": changed(headers={"stamped_headers": [[]], "stamps": 7}),
+    "shadow": changed(headers={"shadow": ["x"]}),
+    "reply-to": changed(properties={"reply_to": {}, "correlation_id": []}),
+    "priority": changed(properties={"priority": "x"}),
+}
+
+
+@pytest.mark.row(23)
+def test_a_message_of_which_a_part_makes_no_sense_harms_no_worker(
+    bench: Bench, gate: Gate, begun: Begun, go: Go
+) -> None:
+    job_id = gate()
+    begun()
+    before = bench.log_lines("default")
+    for body in (*BROKEN.values(), *ODD.values()):
+        bench.redis.lpush(Queue.DEFAULT, body)
+    bench.assert_done_once(*[bench.submit(probes.nap, seconds=0.0) for _ in range(4)], seconds=10)
+    depths = bench.app.extensions["sluice.broker_depths"]
+    until(lambda: depths()["default"] == 0, "the messages are taken")
+    go()
+
+    bench.assert_done_once(job_id)
+    assert len(bench.attempts(job_id)) == 1
+    assert not bench.ended()
+    told = bench.log_lines("default")[len(before) :]
+    assert [line["event"] for line in told].count("message_dropped") == len(BROKEN)
+    assert {line["level"] for line in told} <= {"info", "warning"}

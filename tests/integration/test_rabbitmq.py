@@ -1,11 +1,18 @@
 """What RabbitMQ does to its consumers, and Redis does not."""
 
+import json
+import struct
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pytest
+from amqp import Message
+from kombu import Connection
 
+from backend.jobs.broker import TASK
 from tests.integration import probes
 from tests.integration.stack import Stack, until
 
@@ -87,3 +94,79 @@ def test_all_slots_run_jobs_after_the_broker_was_away(patient: Stack, tmp_path: 
     end(*folders[:2])
     run_two(*folders[2:])
     end(*folders[2:])
+
+
+# ---------------------------------------------------------------- nonsense
+
+
+def doorbell(body: str = "", **parts: Any) -> Message:
+    """A doorbell as kombu sends it, with parts that are otherwise."""
+    headers = {"lang": "py", "task": TASK, "id": uuid4().hex}
+    properties = {
+        "content_type": "application/json",
+        "content_encoding": "utf-8",
+        **parts,
+        "application_headers": headers | parts.get("application_headers", {}),
+    }
+    return Message(body or json.dumps([[uuid4().hex], {}, {}]), **properties)
+
+
+class Raw(Message):
+    """A doorbell with a header of these bytes: a type of AMQP's, and its value."""
+
+    __slots__ = ("header",)
+
+    def __init__(self, header: bytes) -> None:
+        super().__init__(doorbell().body)
+        self.header = b"\1x" + header
+
+    def _serialize_properties(self) -> bytes:
+        return struct.pack(">HI", 1 << 13, len(self.header)) + self.header
+
+
+def nested(depth: int) -> bytes:
+    """Tables in tables."""
+    table = b""
+    for _ in range(depth):
+        table = b"F" + struct.pack(">I", len(table) + 2 * bool(table)) + (table and b"\1x" + table)
+    return table
+
+
+def test_a_message_that_makes_no_sense_harms_no_worker(patient: Stack) -> None:
+    broken = [
+        Message("no message at all"),
+        Message(b""),
+        Message(b"\xff\xfe", content_type="application/json"),
+        doorbell(content_type=b"\xff\xfe"),
+        doorbell(content_type="text/nonsense"),
+        doorbell(type=b"\xff"),
+        doorbell(application_headers={"task": []}),
+        doorbell(application_headers={"task": "celery.chord"}),
+        doorbell(application_headers={"id": 7}),
+        doorbell(application_headers={"argsrepr": {}}),
+        doorbell(application_headers={"compression": "zlib"}),
+        Raw(b"T" + struct.pack(">Q", 2**60)),
+        Raw(nested(5000)),
+        doorbell("[" * 100_000),
+        doorbell("[[]]"),
+        doorbell('{"args": []}'),
+        doorbell('[["x"], {}, {"callbacks": [{"task": 7}]}]'),
+    ]
+    odd = [
+        doorbell(application_headers={"eta": []}),
+        doorbell(application_headers={"expires": "2001-01-01T00:00:00"}),
+        doorbell(application_headers={"timelimit": "abc"}),
+        doorbell(application_headers={"stamped_headers": [{}], "stamps": 7}),
+        doorbell(reply_to="nobody", correlation_id="x" * 200, priority=200, expiration="60000"),
+    ]
+    with Connection(patient.environment["CELERY_BROKER_URL"]) as link, link.channel() as channel:
+        for message in (*broken, *odd):
+            channel.basic_publish(message, routing_key="default")
+    patient.assert_done_once(*[patient.submit(probes.nap, seconds=0.0) for _ in range(4)])
+    depths = patient.app.extensions["sluice.broker_depths"]
+    until(lambda: depths()["default"] == 0, "the messages are taken")
+
+    told = patient.log_lines("default")
+    assert [line["event"] for line in told].count("message_dropped") == len(broken)
+    assert {line["level"] for line in told} <= {"info", "warning"}
+    assert not patient.ended()
