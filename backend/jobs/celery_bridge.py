@@ -18,6 +18,7 @@ from celery.app.events import Events
 from celery.apps.worker import Worker
 from celery.beat import Scheduler
 from celery.events import EventDispatcher
+from celery.exceptions import Reject
 from celery.signals import (
     setup_logging,
     task_failure,
@@ -76,20 +77,47 @@ class LoneWorker(Worker):  # type: ignore[misc] # Celery ships no types
 
 
 class DoorbellConsumer(Consumer):  # type: ignore[misc] # Celery ships no types
-    """What takes messages from the broker: doorbells, and of each no more than that it rang."""
+    """What takes messages from the broker: doorbells, and of each no more than that it rang.
+
+    A worker that is drained takes none, and puts back what it had taken before it knew: another
+    is to be woken by it. All of this is done in the thread of the event loop.
+    """
+
+    rests = False
+
+    def heed(self) -> None:
+        """Take messages or leave them to others, as the worker is drained or not."""
+        if self.task_consumer is None or _page[CLOSING]:
+            return
+        if _page[DRAINED]:
+            self.task_consumer.cancel()
+            if not self.rests:
+                log.info("worker_drained", worker=self.hostname)
+        elif self.rests:
+            self.task_consumer.consume()
+            log.info("worker_undrained", worker=self.hostname)
+        self.rests = bool(_page[DRAINED])
+
+    def on_ready(self) -> None:
+        """After each connect, which begins to take messages."""
+        super().on_ready()
+        self.heed()
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
         """Hand a doorbell on, and drop any other message: Celery trusts all that one says."""
         ring = super().create_task_handler(*args, **options)
 
         def hear(message: Any) -> None:
-            if _is_doorbell(message):
+            if not _is_doorbell(message):
+                self.drop(message)
+            elif _page[DRAINED]:
+                message.requeue()
+                self.call_soon(self.heed)
+            else:
                 for name, known in (("headers", HEADERS), ("properties", PROPERTIES)):
                     said = getattr(message, name)
                     setattr(message, name, {each: said[each] for each in known if each in said})
                 ring(message)
-            else:
-                self.drop(message)
 
         return hear
 
@@ -174,25 +202,33 @@ def make_celery(app: Flask) -> Celery:
         """Run what is ready in the slot's queues, until nothing is."""
         queues = tuple(self.app.amqp.queues.consume_from)
         with app.app_context():
-            name = f"{self.request.hostname}/{os.getpid()}"
-            _watch(Slot(name, queues, settings.lease_seconds)).serve()
+            worker = self.request.hostname
+            slot = Slot(f"{worker}/{os.getpid()}", queues, settings.lease_seconds)
+            if _watch(slot).serve():
+                return
+            with suppress(SQLAlchemyError):
+                if workers.is_drained(worker):
+                    _page[DRAINED] = True
+                    raise Reject(requeue=True)
 
     return celery
 
 
-# Set as the worker begins to shut down, and seen by its slots' processes: they share the page.
-_closing = mmap.mmap(-1, 1)
+# What the worker and its slots' processes tell each other: that it begins to shut down, and that
+# it is drained. They share the page.
+_page = mmap.mmap(-1, 2)
+CLOSING, DRAINED = range(2)
 
 
 @worker_shutting_down.connect
 def _claim_no_more(**_: object) -> None:
-    _closing[0] = 1
+    _page[CLOSING] = True
 
 
 @cache
 def _watch(slot: Slot) -> Watch:
     """The watch of this process, which keeps the attempts' process from message to message."""
-    return Watch(slot, is_closing=lambda: bool(_closing[0]), adopts=True)
+    return Watch(slot, is_closing=lambda: bool(_page[CLOSING]), adopts=True)
 
 
 def connect_broker(app: Flask, settings: Settings) -> None:
@@ -230,8 +266,19 @@ def _report_for_duty(sender: Any, **_: object) -> None:
             workers.report(node, queues, slots)
             workers.bury_slots(node, lambda: sender.pool.info["processes"])
             workspace.sweep(sender.app.flask_app.config["SLUICE"])
+        see_whether_drained()
+
+    def see_whether_drained() -> None:
+        with _context(), suppress(SQLAlchemyError):
+            _page[DRAINED] = workers.is_drained(node)
+        sender.heed()
+
+    def rest() -> None:
+        if _page[DRAINED] or sender.rests:
+            see_whether_drained()
 
     sender.timer.call_repeatedly(workers.REPORT_SECONDS, look_after)
+    sender.timer.call_repeatedly(workers.REST_SECONDS, rest)
     look_after()
     _LOOK_AFTER[node] = look_after
 

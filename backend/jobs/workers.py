@@ -4,13 +4,14 @@ import os
 from collections import Counter
 from collections.abc import Callable, Collection
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, exists, select
 
 from backend.db import db, db_now, transaction
 from backend.jobs import attempts, marks, processes
-from backend.jobs.models import IS_LEASED, Job, Worker
+from backend.jobs.models import IS_LEASED, Job, Pause, PauseScope, Worker
 
 REPORT_SECONDS = 5.0
+REST_SECONDS = 1.0  # between two looks of a drained worker whether it is to claim again
 
 
 def report(name: str, queues: list[str], slots: int) -> None:
@@ -28,6 +29,14 @@ def leave(name: str) -> None:
     """Forget a worker that ends in good order."""
     with transaction() as session:
         session.execute(delete(Worker).where(Worker.name == name))
+
+
+def is_drained(name: str) -> bool:
+    """Whether a worker is to claim nothing."""
+    is_it = exists().where(Pause.scope == PauseScope.WORKER, Pause.name == name)
+    found = bool(db.session.scalar(select(is_it)))
+    db.session.commit()
+    return found
 
 
 def bury_slots(name: str, alive: Callable[[], Collection[int]]) -> int:

@@ -2,14 +2,16 @@
 
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select, update
 
 from backend.db import db_now, transaction
-from backend.jobs.models import Worker
+from backend.jobs import pauses
+from backend.jobs.acts import Actor
+from backend.jobs.models import PauseScope, Worker
 from backend.ops import doctor
 from tests.integration import probes
 from tests.integration.stack import Stack, until
@@ -86,3 +88,59 @@ def test_a_worker_that_was_killed_is_told_of(stack: Stack) -> None:
 
     assert len(told) == 1
     assert "it was killed, or its machine is away" in told[0]
+
+
+# ---------------------------------------------------------------- drained
+
+
+def act(stack: Stack, does: Callable[..., object], name: str) -> None:
+    """Drain a worker, or end that."""
+    with stack.ledger() as session:
+        full_name = session.scalars(select(Worker.name).where(Worker.name.startswith(f"{name}@")))
+        does(Actor(by="test", via="command"), PauseScope.WORKER, full_name.one())
+
+
+def assert_all_run_on(stack: Stack, name: str) -> None:
+    """One job after another: each message wakes this worker, or nobody."""
+    for _ in range(8):
+        job_id = stack.submit(probes.nap, seconds=0.0)
+        stack.assert_done_once(job_id, seconds=10)
+        assert str(stack.job(job_id).worker).startswith(f"{name}@")
+
+
+def test_a_drained_worker_leaves_the_messages_to_the_others(stack: Stack) -> None:
+    start(stack, "default", "spare")
+    stack.terminate("beat").wait(20)  # there is nobody to ring again
+    act(stack, pauses.pause, "default")
+    assert_all_run_on(stack, "spare")
+
+    # Now it has ended its consumers; a new connection does not bring them back.
+    logs = [stack.log(name) for name in ("default", "spare")]
+    stack.kill("broker")
+    stack.start("broker")
+    back = lambda log: log.read_text().count('"Connected to ') == 2  # noqa: E731
+    until(lambda: all(map(back, logs)), "the workers are back", 40)
+    assert_all_run_on(stack, "spare")
+
+    act(stack, pauses.pause, "spare")
+    act(stack, pauses.resume, "default")
+    assert_all_run_on(stack, "default")
+
+
+def test_a_worker_that_is_drained_while_it_runs_a_job_takes_messages_again_afterwards(
+    stack: Stack, tmp_path: Path
+) -> None:
+    start(stack, "default")
+    stack.terminate("beat").wait(20)
+    job_id = stack.submit(probes.gate, folder=str(tmp_path))
+    until((tmp_path / "begun-1").exists, "it runs")
+    act(stack, pauses.pause, "default")
+    waiting = [stack.submit(probes.nap, seconds=0.0) for _ in range(4)]
+    log = stack.log("default")
+    until(lambda: "drained" in log.read_text(), "it has seen that it is drained")
+    (tmp_path / "go").touch()
+    stack.assert_done_once(job_id)
+    assert {stack.job(each).state for each in waiting} == {"queued"}
+    act(stack, pauses.resume, "default")
+
+    stack.assert_done_once(*waiting)

@@ -7,9 +7,10 @@ from flask import Flask
 from sqlalchemy import update
 
 from backend.db import db_now, transaction
-from backend.jobs import Queue, workers
+from backend.jobs import Queue, pauses, workers
+from backend.jobs.acts import Actor
 from backend.jobs.claims import Claim
-from backend.jobs.models import Worker
+from backend.jobs.models import PauseScope, Worker
 from tests.unit.jobs.conftest import claim_one, in_transaction, now, on_both, slot_of, submitted
 
 
@@ -47,6 +48,18 @@ def test_a_worker_that_is_silent_is_no_longer_seen(app: Flask) -> None:
 
     assert workers.seen_within(60) == []
     assert workers.slots_of("default") == 0
+
+
+@on_both
+def test_a_worker_is_drained_for_as_long_as_its_pause_lasts(app: Flask) -> None:
+    workers.report("default@one", ["default"], 2)
+    operator = Actor(by="ann", via="command")
+    assert not workers.is_drained("default@one")
+    pauses.pause(operator, PauseScope.WORKER, "default@one")
+    assert workers.is_drained("default@one")
+    assert not workers.is_drained("default@two")
+    pauses.resume(operator, PauseScope.WORKER, "default@one")
+    assert not workers.is_drained("default@one")
 
 
 @on_both
