@@ -32,7 +32,7 @@ def impatient() -> Iterator[Stack]:
     yield from running(RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=PATIENCE)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def patient() -> Iterator[Stack]:
     """A worker of a RabbitMQ as it comes."""
     yield from running()
@@ -70,30 +70,6 @@ def test_a_worker_that_the_broker_hangs_up_on_goes_on_with_its_job(
     impatient.assert_done_once(job_id)
     assert len(impatient.attempts(job_id)) == 1
     assert not impatient.ended()
-
-
-def test_all_slots_run_jobs_after_the_broker_was_away(patient: Stack, tmp_path: Path) -> None:
-    folders = [tmp_path / str(number) for number in range(4)]
-
-    def run_two(*folders: Path) -> None:
-        for folder in folders:
-            folder.mkdir()
-            patient.submit(probes.gate, folder=str(folder))
-        until(lambda: all((each / "begun-1").exists() for each in folders), "two jobs run", 20)
-
-    def end(*folders: Path) -> None:
-        for folder in folders:
-            (folder / "go").touch()
-        until(patient.is_idle, "the jobs have ended")
-
-    run_two(*folders[:2])
-    patient.kill("broker")
-    patient.start("broker")
-    log = patient.log("default")
-    until(lambda: log.read_text().count("Connected to amqp") == 2, "the worker is back", 40)
-    end(*folders[:2])
-    run_two(*folders[2:])
-    end(*folders[2:])
 
 
 # ---------------------------------------------------------------- nonsense
@@ -170,3 +146,30 @@ def test_a_message_that_makes_no_sense_harms_no_worker(patient: Stack) -> None:
     assert [line["event"] for line in told].count("message_dropped") == len(broken)
     assert {line["level"] for line in told} <= {"info", "warning"}
     assert not patient.ended()
+
+
+# ---------------------------------------------------------------- away
+
+
+def test_all_slots_run_jobs_after_the_broker_was_away(patient: Stack, tmp_path: Path) -> None:
+    folders = [tmp_path / str(number) for number in range(4)]
+
+    def run_two(*folders: Path) -> None:
+        for folder in folders:
+            folder.mkdir()
+            patient.submit(probes.gate, folder=str(folder))
+        until(lambda: all((each / "begun-1").exists() for each in folders), "two jobs run", 20)
+
+    def end(*folders: Path) -> None:
+        for folder in folders:
+            (folder / "go").touch()
+        until(patient.is_idle, "the jobs have ended")
+
+    run_two(*folders[:2])
+    patient.kill("broker")
+    patient.start("broker")
+    log = patient.log("default")
+    until(lambda: log.read_text().count("Connected to amqp") == 2, "the worker is back", 40)
+    end(*folders[:2])
+    run_two(*folders[2:])
+    end(*folders[2:])

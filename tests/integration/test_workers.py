@@ -24,11 +24,21 @@ BROKERS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def ledger() -> Iterator[Stack]:
+    """A broker and beat, for what does not depend on either; the tests start the workers."""
+    yield from running("valkey")
+
+
 @pytest.fixture(params=BROKERS)
 def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
-    """A broker and beat; the tests start the workers."""
+    """A broker and beat of each kind; the tests start the workers."""
+    yield from running(request.param)
+
+
+def running(broker: str) -> Iterator[Stack]:
     with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
-        stack = Stack(Path(folder), "", request.param)
+        stack = Stack(Path(folder), "", broker)
         stack.data.mkdir()
         stack.migrate()
         stack.open_ledger()
@@ -66,22 +76,22 @@ def known(stack: Stack) -> list[str]:
     ],
 )
 def test_a_worker_that_is_told_to_end_signs_off(
-    stack: Stack, remapped: str, number: signal.Signals
+    ledger: Stack, remapped: str, number: signal.Signals
 ) -> None:
-    start(stack, "default", REMAP_SIGTERM=remapped)
-    stack.assert_done_once(stack.submit(probes.nap, seconds=0.0))
-    assert known(stack) == ["default"]
-    stack.programs["default"].send_signal(number)
-    stack.programs["default"].wait(20)
+    start(ledger, "default", REMAP_SIGTERM=remapped)
+    ledger.assert_done_once(ledger.submit(probes.nap, seconds=0.0))
+    assert known(ledger) == ["default"]
+    ledger.programs["default"].send_signal(number)
+    ledger.programs["default"].wait(20)
 
-    assert known(stack) == []
+    assert known(ledger) == []
 
 
-def test_a_worker_that_was_killed_is_told_of(stack: Stack) -> None:
-    start(stack, "default")
-    stack.kill("default")
-    assert known(stack) == ["default"]
-    with stack.app.app_context():
+def test_a_worker_that_was_killed_is_told_of(ledger: Stack) -> None:
+    start(ledger, "default")
+    ledger.kill("default")
+    assert known(ledger) == ["default"]
+    with ledger.app.app_context():
         with transaction() as session:
             session.execute(update(Worker).values(seen_at=db_now(-61)))
         told = [problem for problem, _ in doctor.workers()]
