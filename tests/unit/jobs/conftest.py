@@ -171,10 +171,10 @@ def claim_one(session: Session, slot: Slot, *, aged: Level | None = None) -> Cla
     return taken[0] if taken else None
 
 
-def claimed(queue: str = Queue.DEFAULT, lease_seconds: float = 60) -> Claim:
+def claimed(queue: str = Queue.DEFAULT, lease_seconds: float = 60, name: str = "w@test/1") -> Claim:
     """The queue's next job, claimed."""
     with transaction() as session:
-        held = claim_one(session, slot_of(queue, lease_seconds=lease_seconds))
+        held = claim_one(session, slot_of(queue, name=name, lease_seconds=lease_seconds))
     assert held is not None, f"nothing was ready in {queue}"
     return held
 

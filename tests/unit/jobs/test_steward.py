@@ -182,7 +182,7 @@ def test_a_duty_that_fails_does_not_stop_the_others(app: Flask, messages: SetDep
 def test_stewards_beside_each_other_leave_a_sound_ledger(app: Flask, messages: SetDepths) -> None:
     app.extensions["sluice.schedules"] = ()
     parents = [batch_of_one() for _ in range(8)]
-    held = [claimed() for _ in range(8)]
+    held = [claimed(name=f"w@test/{number}") for number in range(8)]
     for claim in held[:4]:
         expire(claim)
     messages()
