@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.bench.queues.options import Options
 from tests.bench.queues.report import Report
-from tests.bench.queues.systems import SLUICE, Places, Site
+from tests.bench.queues.systems import SLUICE, SLUICE_CELERY, Places, Site
 from tests.bench.queues.web import Person, Web, ledger
 
 TIMES = 10  # each list is asked for
@@ -49,6 +49,7 @@ def _measure(site: Site, name: str, options: Options, report: Report) -> None:
     report.add("backlog", "claim", "ms", name, statistics.median(took), note=note)
     _memory(site, name, "backlog", report)
     options.say(f"backlog: {name}, cancelling")
+    site.start("worker-1", [*SLUICE_CELERY, "beat"])
     _cancel_all(people[0], name, options, report)
 
 
