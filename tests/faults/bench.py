@@ -36,7 +36,7 @@ from tests.integration.stack import (
 )
 from tests.postgresql import Server
 
-# What the table of faults names; for the full run.
+# What the table of faults names, for the rows that are about these times and for the full run.
 NAMED = {
     "LEASE_SECONDS": "15",
     "HEARTBEAT_SECONDS": "5",
@@ -44,7 +44,7 @@ NAMED = {
     "CANCEL_GRACE_SECONDS": "2",
     "DEPLOY_GRACE_SECONDS": "2",
 }
-# For the short run, and where only the order of events matters.
+# Where only the order of events matters.
 SHORT = {
     "LEASE_SECONDS": "4",
     "HEARTBEAT_SECONDS": "1",

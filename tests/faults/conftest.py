@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if _parts(item) not in {None, _lot(item)}]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
-    items.sort(key=lambda item: item.get_closest_marker("short_times") is None)
+    items.sort(key=lambda item: item.get_closest_marker("named_times") is not None)
 
 
 def _parts(item: pytest.Item) -> str | None:
@@ -97,10 +97,11 @@ def lent(request: pytest.FixtureRequest) -> Iterator[Lent]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what takes a bench on both sets of parts; in the full run with the times named."""
+    """Run what takes a bench on both sets of parts; rows about times with the times named."""
     if "lent" in metafunc.fixturenames:
+        named = metafunc.definition.get_closest_marker("named_times") is not None
         combined = metafunc.definition.get_closest_marker("short_times") is not None
-        short = combined or not metafunc.config.getoption("full")
+        short = combined or not (named or metafunc.config.getoption("full"))
         needs = pytest.mark.needs("initdb", "pg_ctl", "redis-server")
         both = [
             pytest.param(lent_with(EMBEDDED, short), id=EMBEDDED),

@@ -73,6 +73,7 @@ def test_a_broker_killed_as_a_job_ends_takes_no_worker_along(bench: Bench) -> No
 
 
 @pytest.mark.row(8)
+@pytest.mark.named_times
 def test_a_backlog_that_the_broker_forgets_runs_within_the_reconcile_period(
     bench: Bench, gate: Gate, begun: Begun, go: Go, tmp_path: Path
 ) -> None:
@@ -135,6 +136,7 @@ def test_work_is_accepted_while_the_broker_is_full_and_readiness_says_why(
 
 
 @pytest.mark.row(12)
+@pytest.mark.named_times
 def test_a_cancel_takes_effect_within_a_heartbeat_while_the_broker_is_down(
     bench: Bench, gate: Gate, begun: Begun
 ) -> None:

@@ -47,6 +47,7 @@ def test_a_result_is_kept_while_the_database_is_away_for_less_than_the_lease(
 
 
 @pytest.mark.row(13)
+@pytest.mark.named_times
 def test_after_the_lease_a_job_whose_database_was_away_is_run_again_cleanly(
     bench: Bench, gate: Gate, begun: Begun, go: Go
 ) -> None:

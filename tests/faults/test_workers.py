@@ -135,6 +135,7 @@ def test_a_job_that_goes_on_starting_programs_leaves_none_and_its_slot_serves_on
 
 
 @pytest.mark.row(2)
+@pytest.mark.named_times
 def test_a_killed_workers_jobs_run_elsewhere_within_the_lease_and_five_seconds(
     bench: Bench, gate: Gate, begun: Begun, go: Go
 ) -> None:
