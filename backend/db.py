@@ -324,8 +324,14 @@ def _begin_sqlite(connection: Any) -> None:
         return
     if not connection.get_execution_options().get("writes"):
         connection.exec_driver_sql("BEGIN")
-    elif not _begin_soon(connection.connection.driver_connection):
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        return
+    raw = connection.connection.driver_connection
+    raw.execute("PRAGMA busy_timeout=0")
+    try:
+        if not _begin_soon(raw):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # it says what is wrong
+    finally:
+        raw.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
 
 
 def _begin_soon(raw: sqlite3.Connection) -> bool:
@@ -334,18 +340,14 @@ def _begin_soon(raw: sqlite3.Connection) -> bool:
     SQLite's own wait sleeps for up to a tenth of a second between two looks, while a transaction
     of ours takes a few milliseconds. One thread a process looks, so it may look often.
     """
-    raw.execute("PRAGMA busy_timeout=0")
-    try:
-        until = time.monotonic() + BUSY_TIMEOUT_MS / 1000
-        while time.monotonic() < until:
-            try:
-                raw.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-                    return False  # asked again, it says what is wrong
-                time.sleep(WRITE_GLANCE_SECONDS)
-            else:
-                return True
-        return False
-    finally:
-        raw.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+    until = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while time.monotonic() < until:
+        try:
+            raw.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                return False
+            time.sleep(WRITE_GLANCE_SECONDS)
+        else:
+            return True
+    return False

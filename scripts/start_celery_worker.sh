@@ -11,7 +11,6 @@
 set -eu
 cd "$(dirname -- "$0")/.."
 umask 077
-export REMAP_SIGTERM=SIGQUIT # SIGTERM is the soft shutdown; see deploy/supervisor/programs.conf
 
 celery=${SLUICE_VENV:-.venv}/bin/celery
 if [[ ! -x $celery ]] && ! celery=$(command -v celery); then

@@ -7,12 +7,16 @@ ledger, where it survives a broker that forgets.
 
 import mmap
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, cached_property
 from typing import Any
 
+import billiard
 import structlog
+from billiard import pool as billiard_pool
 from celery import Celery, Task
 from celery.app.events import Events
 from celery.apps.worker import Worker
@@ -23,9 +27,10 @@ from celery.signals import (
     setup_logging,
     task_failure,
     worker_process_init,
+    worker_process_shutdown,
     worker_ready,
-    worker_shutting_down,
 )
+from celery.worker import state
 from celery.worker.consumer import Consumer
 from flask import Flask
 from kombu import Exchange
@@ -64,16 +69,65 @@ class LoneWorker(Worker):  # type: ignore[misc] # Celery ships no types
 
     The ledger is what workers share. To look takes a second of each start, and to talk a message
     to every worker for each that every worker sends.
+
+    Told to end (SIGTERM, SIGQUIT, Ctrl-C), it claims no more, lets what runs end within
+    DEPLOY_GRACE_SECONDS, and then ends its slots, which hand their jobs back; told again, it ends
+    them at once. A signal does no more than to say so: Celery would shut down in its handler, on
+    top of whatever was half done, and wait for what can then not be finished.
     """
+
+    slots_ended = False
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{**options, "without_mingle": True, "without_gossip": True})
 
+    def install_platform_tweaks(self, worker: Worker) -> None:
+        """Have signals do what is said above instead of what Celery has them do."""
+        super().install_platform_tweaks(worker)
+        self.woken, self.wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        for each in (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT):
+            signal.signal(each, self._told_to_end)
+        signal.signal(signal.SIGALRM, self._time_is_up)
+
+    def _told_to_end(self, *_: object) -> None:
+        if _page[CLOSING]:
+            self._end_slots()
+            return
+        _page[CLOSING] = True
+        state.should_stop = os.EX_OK
+        signal.setitimer(signal.ITIMER_REAL, self._grace() or WAIT_AT_LEAST)
+        with suppress(BlockingIOError):
+            os.write(self.wakes, b"\0")
+
+    def _grace(self) -> float:
+        settings: Settings = self.app.flask_app.config["SLUICE"]
+        return settings.deploy_grace_seconds
+
+    def _time_is_up(self, *_: object) -> None:
+        if self.slots_ended:  # they have had their time, or the broker does not answer
+            os._exit(os.EX_SOFTWARE)
+        self._end_slots()
+
+    def _end_slots(self) -> None:
+        """Have every slot hand back its job and end; also a job of which it was not heard yet."""
+        self.slots_ended = True
+        signal.setitimer(signal.ITIMER_REAL, END_SECONDS, END_SECONDS)
+        pool = self.pool._pool if self.pool else None
+        for process in list(pool._pool) if pool else ():
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGQUIT)
+
+    def stop(self, *args: Any, **options: Any) -> None:
+        """End in good order, within the grace and `END_SECONDS`."""
+        log.info("worker_ends", worker=self.hostname, grace_seconds=self._grace())
+        super().stop(*args, **options)
+
     def on_stopped(self) -> None:
-        """Sign off, however it was told to end: Celery's own signal is not sent at a SIGQUIT."""
+        """Sign off."""
         with _context(), suppress(SQLAlchemyError):
             workers.leave(self.hostname)
         super().on_stopped()
+        signal.setitimer(signal.ITIMER_REAL, END_SECONDS)  # for whatever is left to be done
 
 
 class DoorbellConsumer(Consumer):  # type: ignore[misc] # Celery ships no types
@@ -101,6 +155,7 @@ class DoorbellConsumer(Consumer):  # type: ignore[misc] # Celery ships no types
     def on_ready(self) -> None:
         """After each connect, which begins to take messages."""
         super().on_ready()
+        self.hub.add_reader(self.controller.woken, os.read, self.controller.woken, 1)
         self.heed()
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
@@ -180,7 +235,6 @@ def make_celery(app: Flask) -> Celery:
         # After a reconnect Celery would have as many slots stand idle as others run jobs.
         worker_enable_prefetch_count_reduction=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,
-        worker_soft_shutdown_timeout=settings.deploy_grace_seconds,
         worker_consumer=f"{__name__}:DoorbellConsumer",
         worker_hijack_root_logger=False,
         # Flower and `celery events` turn them on while they look; they cost a millisecond a job.
@@ -203,7 +257,7 @@ def make_celery(app: Flask) -> Celery:
         queues = tuple(self.app.amqp.queues.consume_from)
         with app.app_context():
             worker = self.request.hostname
-            slot = Slot(f"{worker}/{os.getpid()}", queues, settings.lease_seconds)
+            slot = Slot(workers.slot_name(worker, os.getpid()), queues, settings.lease_seconds)
             if _watch(slot).serve():
                 return
             with suppress(SQLAlchemyError):
@@ -214,15 +268,16 @@ def make_celery(app: Flask) -> Celery:
     return celery
 
 
+WAIT_AT_LEAST = 0.001  # seconds: a timer of none would never go off
+END_SECONDS = 10.0  # for which slots that are told to end may take, and then the worker itself
+# A slot that ends waits for its last word to be read, for half a minute if nobody reads it. What
+# it has to say is in the ledger.
+billiard_pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 10  # tenths of a second
+
 # What the worker and its slots' processes tell each other: that it begins to shut down, and that
 # it is drained. They share the page.
 _page = mmap.mmap(-1, 2)
 CLOSING, DRAINED = range(2)
-
-
-@worker_shutting_down.connect
-def _claim_no_more(**_: object) -> None:
-    _page[CLOSING] = True
 
 
 @cache
@@ -250,9 +305,20 @@ def _keep_our_logging(**_: object) -> None:
 @worker_process_init.connect
 def _enter_slot(**_: object) -> None:
     processes.die_with_parent()
+    if os.getppid() != billiard.current_process()._parent_pid:
+        os._exit(os.EX_SOFTWARE)
     processes.adopt_orphans()
     with _context():
         db.engine.dispose(close=False)
+
+
+@worker_process_shutdown.connect
+def _leave_slot(exitcode: int, **_: object) -> None:
+    """Save the second in which billiard would have the worker read that a slot ends."""
+    if _page[CLOSING]:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(exitcode)
 
 
 @worker_ready.connect
@@ -262,9 +328,11 @@ def _report_for_duty(sender: Any, **_: object) -> None:
     slots = sender.controller.concurrency
 
     def look_after() -> None:
+        if _page[CLOSING]:  # its slots end as they are told to, and it signs off
+            return
         with _context(), suppress(SQLAlchemyError):
             workers.report(node, queues, slots)
-            workers.bury_slots(node, lambda: sender.pool.info["processes"])
+            workers.bury_slots(node)
             workspace.sweep(sender.app.flask_app.config["SLUICE"])
         see_whether_drained()
 
@@ -298,9 +366,11 @@ def _context() -> Iterator[None]:
     from celery import current_app as celery
 
     with celery.flask_app.app_context():
-        yield
-        db.session.remove()
-        db.engine.dispose()  # slots are forked from this process: no connection may go along
+        try:
+            yield
+        finally:
+            db.session.remove()
+            db.engine.dispose()  # slots are forked from this process: no connection may go along
 
 
 # ---------------------------------------------------------------- beat

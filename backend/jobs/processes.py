@@ -1,13 +1,16 @@
 """The operating system's processes: to lead a group, to die with a parent, to kill a tree."""
 
 import ctypes
+import hashlib
 import os
+import platform
 import re
 import signal
 import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 NICENESS = 10  # an attempt yields the processor to those who answer people
@@ -35,6 +38,36 @@ def lead_a_group(parent: int, endings: Iterable[signal.Signals]) -> None:
 def die_with_parent() -> None:
     """Have the kernel end this process when its parent ends (Linux)."""
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def identity(pid: int) -> str:
+    """What a process is called that no other ever is: its number, when it began, and where."""
+    return f"{pid}-{_born(pid)}-{place()}"
+
+
+def is_alive(process: str) -> bool:
+    """Whether the process of an identity, which must be of this place, still runs."""
+    pid = int(process.partition("-")[0])
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        if not isinstance(error, PermissionError):
+            return False
+    return identity(pid) == process
+
+
+@cache
+def place() -> str:
+    """Where processes' numbers mean what they mean here: the machine since its start (Linux).
+
+    A container is a place of its own, and another one after each start.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        here = f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        here = platform.node()
+    return hashlib.blake2s(here.encode(), digest_size=4).hexdigest()
 
 
 def adopt_orphans() -> None:
@@ -66,18 +99,30 @@ def kill_orphans() -> int:
 
     A slot that was killed could not end what its attempts had started, nor could its worker.
     """
-    orphans = set()
+    killed = 0
     for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended, or is another user's
-            found = _MARKED.search((process / "environ").read_bytes())
-            # Ids of processes mean something in their own namespace alone: not a container's here.
-            is_here = (
-                found and (process / "ns/pid").readlink() == Path("/proc/self/ns/pid").readlink()
-            )
-            if found and is_here and _born(int(found[1])) != found[2].decode():
-                orphans.add(int(process.name))
-    _kill(orphans)
-    return len(orphans)
+        if not _is_orphan(process):
+            continue
+        with suppress(OSError):  # it has ended
+            # Held before it is looked at again, so that the number cannot become another's.
+            handle = os.pidfd_open(int(process.name))
+            try:
+                if _is_orphan(process):
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+                    killed += 1
+            finally:
+                os.close(handle)
+    return killed
+
+
+def _is_orphan(process: Path) -> bool:
+    try:
+        found = _MARKED.search((process / "environ").read_bytes())
+        # Numbers of processes mean something in their own namespace alone: not a container's here.
+        is_here = found and (process / "ns/pid").readlink() == Path("/proc/self/ns/pid").readlink()
+    except OSError:  # it has ended, or is another user's
+        return False
+    return bool(found and is_here and _born(int(found[1])) != found[2].decode())
 
 
 def _prctl(option: int, value: int) -> None:

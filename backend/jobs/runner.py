@@ -43,7 +43,7 @@ log = structlog.get_logger(__name__)
 WRITE_PAUSE = 0.25  # seconds: at most four durable writes of progress a second
 LOOK_PAUSE = 1.0  # seconds between looks for a cancel
 ALL = 2**32 - 1  # attempts that a slot asks for when it wants whatever is ready
-# What a slot is ended with: SIGQUIT where REMAP_SIGTERM says so, as the deployment does.
+# What a slot is ended with: by its worker with SIGQUIT, with SIGTERM along with its group.
 ENDINGS = (signal.SIGTERM, signal.SIGQUIT)
 REAP_SECONDS = 5.0  # for which a slot tries to end what a dead attempt has left running
 LAST_SECONDS = 5.0  # for which a slot that is told to end tries to reach the ledger
@@ -124,7 +124,8 @@ class Watch:
         finally:
             for each, handler in before.items():
                 signal.signal(each, handler)
-            if self.to_end:
+            # A worker that ends has told its slots' processes to end after what they are at.
+            if self.to_end and not self.is_closing():
                 os.kill(os.getpid(), self.to_end)
 
     # ------------------------------------------------------------ the process

@@ -1,8 +1,6 @@
 """Workers as they report themselves, and slots whose process has died."""
 
-import os
 from collections import Counter
-from collections.abc import Callable, Collection
 
 from sqlalchemy import delete, exists, select
 
@@ -39,19 +37,23 @@ def is_drained(name: str) -> bool:
     return found
 
 
-def bury_slots(name: str, alive: Callable[[], Collection[int]]) -> int:
+def slot_name(worker: str, pid: int) -> str:
+    """What the slot of a process is called: no other slot ever is, of any worker of that name."""
+    return f"{worker}/{processes.identity(pid)}"
+
+
+def bury_slots(name: str) -> int:
     """Give up the attempts whose slot's process is gone, and what they started; how many.
 
-    A slot is `<worker>/<pid>`. Only the worker itself may judge its own processes. `alive` is
-    asked after the ledger: a slot that was forked in between is not taken for a dead one; nor is
-    one of another worker that was started under the same name by mistake.
+    Processes are judged in their own place alone: a worker that was started elsewhere under the
+    same name, by mistake, is not taken for dead.
     """
     processes.kill_orphans()
     of_mine = Job.worker.startswith(f"{name}/", autoescape=True)
-    mine = select(Job).where(IS_LEASED, Job.token.is_not(None), of_mine)
+    from_here = Job.worker.endswith(f"-{processes.place()}")
+    mine = select(Job).where(IS_LEASED, Job.token.is_not(None), of_mine, from_here)
     running = db.session.scalars(mine).all()
-    pids = set(alive())
-    lost = [job for job in running if not (_slot_pid(job) in pids or _is_running(_slot_pid(job)))]
+    lost = [job for job in running if not processes.is_alive(_process_of(job))]
     db.session.commit()
     held = Counter(job.worker for job in lost)
     for job in lost:
@@ -61,16 +63,8 @@ def bury_slots(name: str, alive: Callable[[], Collection[int]]) -> int:
     return len(lost)
 
 
-def _slot_pid(job: Job) -> int:
-    return int((job.worker or "").rpartition("/")[2])
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except OSError as error:
-        return isinstance(error, PermissionError)
-    return True
+def _process_of(job: Job) -> str:
+    return (job.worker or "").rpartition("/")[2]
 
 
 def seen_within(seconds: float) -> list[Worker]:

@@ -134,7 +134,7 @@ def _hit_an_attempt(bench: Bench, step: Step) -> None:
         if not running:
             return
         job_id, worker = running[step.which % len(running)]
-        slot = int(worker.rpartition("/")[2])
+        slot = int(worker.rpartition("/")[2].partition("-")[0])
         if step.do == "kill a slot":
             os.kill(slot, signal.SIGKILL)
         elif step.do == "kill an attempt" and (runs := bench.runs(job_id)):

@@ -25,7 +25,7 @@ Go = Callable[[], None]
 
 def slot_of(job: Job) -> int:
     """The process that watches over a running job."""
-    return int(str(job.worker).rpartition("/")[2])
+    return int(str(job.worker).rpartition("/")[2].partition("-")[0])
 
 
 def program_of(job: Job) -> str:

@@ -135,7 +135,6 @@ class Stack:
             "HOME": str(self.folder),
             "LANG": "C.UTF-8",
             "PYTHONUNBUFFERED": "1",
-            "REMAP_SIGTERM": "SIGQUIT",
             "SECRET_KEY": "a key for tests, of forty characters or so",
             "DATA_DIR": str(self.data),
             "DATABASE_URL": self.database_url,
@@ -283,7 +282,8 @@ class Stack:
             program = self.programs.get(name)
             if program is None:
                 continue
-            program.terminate()
+            if name not in order:
+                program.terminate()
             try:
                 program.wait(30)
             except subprocess.TimeoutExpired:

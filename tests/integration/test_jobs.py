@@ -28,7 +28,7 @@ SCANS = ["scan-colour.pdf", "scan-gray.pdf", "scan-1bit.pdf", "photo.pdf", "offi
 
 def slot_of(job: Job) -> int:
     """The process that watches over a running job."""
-    return int(str(job.worker).rpartition("/")[2])
+    return int(str(job.worker).rpartition("/")[2].partition("-")[0])
 
 
 def program_of(job: Job) -> str:

@@ -1,15 +1,17 @@
 """Workers as the ledger sees them, from the first report to the last."""
 
+import os
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import select, update
 
 from backend.db import db_now, transaction
-from backend.jobs import pauses
+from backend.jobs import Queue, pauses
 from backend.jobs.acts import Actor
 from backend.jobs.models import PauseScope, Worker
 from backend.ops import doctor
@@ -51,6 +53,12 @@ def running(broker: str) -> Iterator[Stack]:
         assert left == []
 
 
+def has_said(stack: Stack, word: str) -> bool:
+    """Whether the default worker that was started last has a word in its log since it is ready."""
+    said = stack.log("default").read_text()
+    return said.rfind(word) > said.rfind("ready.")
+
+
 def start(stack: Stack, *names: str, **variables: str) -> None:
     """Start workers, and wait until they are there."""
     stack.start(*names, **variables)
@@ -68,23 +76,83 @@ def known(stack: Stack) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("remapped", "number"),
-    [
-        pytest.param("SIGQUIT", signal.SIGTERM, id="as-deployed"),
-        pytest.param("", signal.SIGTERM, id="sigterm"),
-        pytest.param("", signal.SIGQUIT, id="sigquit"),
-    ],
+    ("number", "remapped"),
+    [(signal.SIGTERM, ""), (signal.SIGTERM, "SIGQUIT"), (signal.SIGQUIT, ""), (signal.SIGINT, "")],
 )
 def test_a_worker_that_is_told_to_end_signs_off(
-    ledger: Stack, remapped: str, number: signal.Signals
+    ledger: Stack, number: signal.Signals, remapped: str
 ) -> None:
     start(ledger, "default", REMAP_SIGTERM=remapped)
     ledger.assert_done_once(ledger.submit(probes.nap, seconds=0.0))
     assert known(ledger) == ["default"]
     ledger.programs["default"].send_signal(number)
-    ledger.programs["default"].wait(20)
 
+    assert ledger.programs["default"].wait(20) == 0
     assert known(ledger) == []
+
+
+def test_a_worker_that_is_told_to_end_while_it_is_woken_without_end_does(stack: Stack) -> None:
+    """Wherever the signal finds it: each of its messages goes through many hands."""
+    for _ in range(2):
+        start(stack, "default")
+        doorbell = stack.app.extensions["sluice.doorbell"]
+        doorbell.ring(Queue.DEFAULT, [uuid4() for _ in range(1000)])
+        stack.programs["default"].terminate()
+
+        assert stack.programs["default"].wait(12) == 0
+
+
+def test_a_worker_that_is_told_to_end_begins_nothing_more(ledger: Stack, tmp_path: Path) -> None:
+    start(ledger, "default")
+    for name in "abcd":
+        (tmp_path / name).mkdir()
+    gates = [ledger.submit(probes.gate, folder=str(tmp_path / name)) for name in "abcd"]
+    until(lambda: len(list(tmp_path.glob("*/begun-1"))) == 2, "both slots run a job")
+    ledger.programs["default"].terminate()
+    until(lambda: has_said(ledger, "worker_ends"), "it has been told")
+    for name in "abcd":
+        (tmp_path / name / "go").touch()
+
+    assert ledger.programs["default"].wait(12) == 0
+    assert sorted(ledger.job(each).state for each in gates) == ["queued"] * 2 + ["succeeded"] * 2
+    start(ledger, "default")
+    ledger.assert_done_once(*gates)
+    ledger.programs["default"].terminate()
+    ledger.programs["default"].wait(12)
+
+
+def test_a_worker_that_is_told_twice_ends_at_once_and_hands_its_jobs_back(
+    ledger: Stack, tmp_path: Path
+) -> None:
+    start(ledger, "default", DEPLOY_GRACE_SECONDS="1000")
+    job_id = ledger.submit(probes.gate, folder=str(tmp_path))
+    until((tmp_path / "begun-1").exists, "it runs")
+    ledger.programs["default"].terminate()
+    until(lambda: has_said(ledger, "worker_ends"), "it has been told")
+    ledger.programs["default"].terminate()
+
+    assert ledger.programs["default"].wait(12) == 0
+    assert ledger.job(job_id).state == "queued"
+    assert [each.outcome for each in ledger.attempts(job_id)] == ["handed_back"]
+
+
+def test_a_job_that_a_worker_has_not_heard_of_yet_is_handed_back_too(
+    ledger: Stack, tmp_path: Path
+) -> None:
+    """Its slot begins it, and its word of that is not read before the worker is told to end."""
+    start(ledger, "default", DEPLOY_GRACE_SECONDS="1")
+    worker = ledger.programs["default"].pid
+    slots = Path(f"/proc/{worker}/task/{worker}/children").read_text().split()
+    for each in slots:
+        os.kill(int(each), signal.SIGSTOP)
+    job_id = ledger.submit(probes.gate, folder=str(tmp_path))
+    until(lambda: has_said(ledger, "received"), "the worker has taken the message")
+    os.kill(worker, signal.SIGTERM)
+    for each in slots:
+        os.kill(int(each), signal.SIGCONT)
+
+    assert ledger.programs["default"].wait(12) == 0
+    assert ledger.job(job_id).state == "queued"
 
 
 def test_a_worker_that_was_killed_is_told_of(ledger: Stack) -> None:

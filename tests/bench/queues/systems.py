@@ -172,7 +172,6 @@ class Places:
 def sluice_environment(folder: Path, database: str) -> dict[str, str]:
     """Sluice's settings, as in production but for what makes a bench possible."""
     return {
-        "REMAP_SIGTERM": "SIGQUIT",
         "SECRET_KEY": "a key for a bench, of forty characters or so",
         "DATA_DIR": str(folder / "data"),
         "DATABASE_URL": database,

@@ -95,7 +95,7 @@ def project(root: Path, tmp_path: Path) -> Path:
     celery.parent.mkdir(parents=True)
     celery.write_text(
         "#!/bin/bash\n"
-        'echo "celery $* [$REMAP_SIGTERM] $(umask)" >> started\n'
+        'echo "celery $* $(umask)" >> started\n'
         "trap 'echo \"$*\" >> stopped; kill $!; exit' TERM\n"
         "sleep 100 &\n"
         "echo $$ >> ready\n"
@@ -113,7 +113,7 @@ def as_started(*names: str) -> list[str]:
     commands = [COMMANDS[name] for name in names]
     for name, slots in SLOTS.items():
         commands = [command.replace(name, slots) for command in commands]
-    return sorted(f"{command} [SIGQUIT] 0077" for command in commands)
+    return sorted(f"{command} 0077" for command in commands)
 
 
 @pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
