@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -20,6 +21,11 @@ class Surroundings(BaseSettings):
     """Where the tests run: CI services set CI, to `true` or to their name."""
 
     ci: str = ""
+
+
+# What a shell starts in the background ignores SIGINT, and so would all that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -26,6 +26,7 @@ def test_the_check_sees_what_is_wrong_and_nothing_else(bench: Bench) -> None:
     bench.accepted.discard(lost)
 
     scratch = bench.data / "work" / "jobs" / "left"
+    scratch.parent.mkdir(parents=True, exist_ok=True)
     scratch.touch()
     assert bench.faults() == [f"left in the scratch folder: {scratch}"]
     scratch.unlink()
