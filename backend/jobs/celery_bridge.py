@@ -382,6 +382,9 @@ class LedgerScheduler(Scheduler):  # type: ignore[misc] # Celery ships no types
     Needs neither a schedule file nor the broker, and any number may run at once.
     """
 
+    told_to_end = False
+    ticks = False
+
     def setup_schedule(self) -> None:
         """The schedules are declared in `wiring`; there is nothing to read."""
 
@@ -389,9 +392,21 @@ class LedgerScheduler(Scheduler):  # type: ignore[misc] # Celery ships no types
         """Do what is due; return the seconds until the next look."""
         app: Flask = self.app.flask_app
         settings: Settings = app.config["SLUICE"]
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, self._told_to_end)
+        self.ticks = True
         with app.app_context():
-            steward.tick()
+            steward.tick(lambda: self.told_to_end)
+        self.ticks = False
+        if self.told_to_end:
+            raise SystemExit
         return min(settings.reconcile_seconds, 1.0)
+
+    def _told_to_end(self, *_: object) -> None:
+        """End between two looks. Raised in one, it could be lost: Python drops it in a callback."""
+        self.told_to_end = True
+        if not self.ticks:
+            raise SystemExit
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -36,7 +36,7 @@ def open_pdf(source: Path, password: str | None) -> Pdf:
     Raises NotAPdf, NeedsPassword, WrongPassword or DamagedPdf.
     """
     _require_header(source)
-    _limit_memory()
+    limit_memory()
     try:
         pdf = pikepdf.open(source, password=password or "")
     except pikepdf.PasswordError as error:
@@ -69,7 +69,7 @@ def _require_objects(source: Path) -> None:
             raise NotAPdf("The file is not a PDF: it has a PDF header and no objects.")
 
 
-def _limit_memory() -> None:
+def limit_memory() -> None:
     """Keep a few bytes from unpacking to gigabytes; qpdf holds these limits per process."""
     pikepdf.settings.set_qpdf_limits(
         flate_max_memory=_UNPACKED_BYTES_MAX,
