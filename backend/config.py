@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     heartbeat_seconds: float = Field(10, gt=0)
     reconcile_seconds: float = Field(5, gt=0)
     cancel_grace_seconds: float = Field(15, ge=0)
-    deploy_grace_seconds: float = Field(20, ge=0)
+    deploy_grace_seconds: float = Field(20, ge=0, le=7 * 86400)
     job_retention_seconds: int = Field(30 * 86400, ge=0)
     artifact_retention_seconds: int = Field(7 * 86400, ge=0)
     upload_retention_seconds: int = Field(7 * 86400, ge=0)

@@ -54,7 +54,7 @@ if [[ -z $asked ]]; then
     kill -TERM "${pids[@]}" 2> /dev/null || true
     status=1
 fi
-# A worker whose broker has gone away may wait for it for ever; by now its jobs are handed back.
+# A worker ends before this, whatever hangs.
 grace=${DEPLOY_GRACE_SECONDS:-20}
 (
     sleep $((${grace%.*} + 20))

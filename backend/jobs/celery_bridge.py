@@ -43,7 +43,8 @@ from backend.jobs import processes, steward, workers, workspace
 from backend.jobs.broker import TASK, BrokerDepths, BrokerDoorbell
 from backend.jobs.claims import Slot
 from backend.jobs.kinds import Queue
-from backend.jobs.runner import Watch
+from backend.jobs.runner import LAST_SECONDS as RECORD_SECONDS
+from backend.jobs.runner import REAP_SECONDS, Watch
 
 log = structlog.get_logger(__name__)
 
@@ -70,13 +71,15 @@ class LoneWorker(Worker):  # type: ignore[misc] # Celery ships no types
     The ledger is what workers share. To look takes a second of each start, and to talk a message
     to every worker for each that every worker sends.
 
-    Told to end (SIGTERM, SIGQUIT, Ctrl-C), it claims no more, lets what runs end within
+    Told to end (SIGTERM, SIGQUIT, SIGHUP, Ctrl-C), it claims no more, lets what runs end within
     DEPLOY_GRACE_SECONDS, and then ends its slots, which hand their jobs back; told again, it ends
-    them at once. A signal does no more than to say so: Celery would shut down in its handler, on
-    top of whatever was half done, and wait for what can then not be finished.
+    them at once, and told a third time itself. A signal does no more than to say so: Celery would
+    shut down in its handler, on top of whatever was half done, and wait for what can then not be
+    finished.
     """
 
-    slots_ended = False
+    is_told = False
+    slots_told = False
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{**options, "without_mingle": True, "without_gossip": True})
@@ -84,16 +87,23 @@ class LoneWorker(Worker):  # type: ignore[misc] # Celery ships no types
     def install_platform_tweaks(self, worker: Worker) -> None:
         """Have signals do what is said above instead of what Celery has them do."""
         super().install_platform_tweaks(worker)
-        self.woken, self.wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        for each in (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT):
+        self.parent = os.getpid()
+        self.woken, self.wakes = os.pipe()
+        os.set_blocking(self.wakes, False)
+        for each in (signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGINT):
             signal.signal(each, self._told_to_end)
         signal.signal(signal.SIGALRM, self._time_is_up)
 
     def _told_to_end(self, *_: object) -> None:
-        if _page[CLOSING]:
-            self._end_slots()
-            return
-        _page[CLOSING] = True
+        if os.getpid() != self.parent:  # a slot that was forked just now, and has no job
+            os._exit(os.EX_OK)
+        if self.is_told:
+            self._time_is_up()
+        else:
+            self._begin_to_end()
+
+    def _begin_to_end(self) -> None:
+        self.is_told = _page[CLOSING] = True
         state.should_stop = os.EX_OK
         signal.setitimer(signal.ITIMER_REAL, self._grace() or WAIT_AT_LEAST)
         with suppress(BlockingIOError):
@@ -104,21 +114,21 @@ class LoneWorker(Worker):  # type: ignore[misc] # Celery ships no types
         return settings.deploy_grace_seconds
 
     def _time_is_up(self, *_: object) -> None:
-        if self.slots_ended:  # they have had their time, or the broker does not answer
-            os._exit(os.EX_SOFTWARE)
-        self._end_slots()
-
-    def _end_slots(self) -> None:
         """Have every slot hand back its job and end; also a job of which it was not heard yet."""
-        self.slots_ended = True
-        signal.setitimer(signal.ITIMER_REAL, END_SECONDS, END_SECONDS)
+        if self.slots_told:  # they have had their time, or the broker does not answer
+            os._exit(os.EX_SOFTWARE)
+        self.slots_told = True
+        signal.setitimer(signal.ITIMER_REAL, END_SECONDS)
         pool = self.pool._pool if self.pool else None
         for process in list(pool._pool) if pool else ():
             with suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGQUIT)
+                if process.pid is not None:
+                    os.kill(process.pid, signal.SIGQUIT)
 
     def stop(self, *args: Any, **options: Any) -> None:
-        """End in good order, within the grace and `END_SECONDS`."""
+        """End in good order, whoever asks for it, within the grace, `END_SECONDS` and a little."""
+        if not self.is_told:
+            self._begin_to_end()
         log.info("worker_ends", worker=self.hostname, grace_seconds=self._grace())
         super().stop(*args, **options)
 
@@ -127,7 +137,8 @@ class LoneWorker(Worker):  # type: ignore[misc] # Celery ships no types
         with _context(), suppress(SQLAlchemyError):
             workers.leave(self.hostname)
         super().on_stopped()
-        signal.setitimer(signal.ITIMER_REAL, END_SECONDS)  # for whatever is left to be done
+        self.slots_told = True
+        signal.setitimer(signal.ITIMER_REAL, LAST_SECONDS)
 
 
 class DoorbellConsumer(Consumer):  # type: ignore[misc] # Celery ships no types
@@ -269,7 +280,8 @@ def make_celery(app: Flask) -> Celery:
 
 
 WAIT_AT_LEAST = 0.001  # seconds: a timer of none would never go off
-END_SECONDS = 10.0  # for which slots that are told to end may take, and then the worker itself
+END_SECONDS = REAP_SECONDS + RECORD_SECONDS + 5.0  # what slots that are told to end may take
+LAST_SECONDS = 3.0  # for what is left to be done when all slots have ended
 # A slot that ends waits for its last word to be read, for half a minute if nobody reads it. What
 # it has to say is in the ledger.
 billiard_pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 10  # tenths of a second
@@ -376,6 +388,9 @@ def _context() -> Iterator[None]:
 # ---------------------------------------------------------------- beat
 
 
+LOOK_SECONDS = 5.0  # for which a look may go on after beat was told to end
+
+
 class LedgerScheduler(Scheduler):  # type: ignore[misc] # Celery ships no types
     """Beat's clockwork, driven by the ledger: due schedules and the steward's duties.
 
@@ -395,18 +410,27 @@ class LedgerScheduler(Scheduler):  # type: ignore[misc] # Celery ships no types
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, self._told_to_end)
         self.ticks = True
-        with app.app_context():
-            steward.tick(lambda: self.told_to_end)
-        self.ticks = False
+        try:
+            with app.app_context():
+                steward.tick(lambda: self.told_to_end)
+        finally:
+            self.ticks = False
         if self.told_to_end:
             raise SystemExit
         return min(settings.reconcile_seconds, 1.0)
 
     def _told_to_end(self, *_: object) -> None:
-        """End between two looks. Raised in one, it could be lost: Python drops it in a callback."""
+        """End between two looks. Raised in one, it could be lost: Python drops it in a callback.
+
+        A look that takes too long, or at a second word, is broken off, as by a power cut.
+        """
+        if self.told_to_end:
+            os._exit(os.EX_OK)
         self.told_to_end = True
         if not self.ticks:
             raise SystemExit
+        signal.signal(signal.SIGALRM, self._told_to_end)
+        signal.setitimer(signal.ITIMER_REAL, LOOK_SECONDS)
 
     def close(self) -> None:
         """Nothing is held open."""

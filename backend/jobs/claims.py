@@ -118,7 +118,7 @@ def _not_paused(worker: ColumnElement[str]) -> tuple[ColumnElement[bool], ...]:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Who claims. `name` is `<worker>/<process id>`, `queues` what it serves, the first first."""
+    """Who claims. `name` is `<worker>/<process>`, `queues` what it serves, the first first."""
 
     name: str
     queues: tuple[str, ...]

@@ -60,7 +60,7 @@ def is_alive(process: str) -> bool:
 def place() -> str:
     """Where processes' numbers mean what they mean here: the machine since its start (Linux).
 
-    A container is a place of its own, and another one after each start.
+    A container is a place of its own.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()
@@ -103,15 +103,23 @@ def kill_orphans() -> int:
     for process in Path("/proc").glob("[0-9]*"):
         if not _is_orphan(process):
             continue
-        with suppress(OSError):  # it has ended
+        pid = int(process.name)
+        try:
             # Held before it is looked at again, so that the number cannot become another's.
-            handle = os.pidfd_open(int(process.name))
-            try:
-                if _is_orphan(process):
-                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+            held = os.pidfd_open(pid)
+        except ProcessLookupError:  # it has ended
+            continue
+        except (AttributeError, OSError):  # a kernel, or a Python, without this
+            _kill([pid])
+            killed += 1
+            continue
+        try:
+            if _is_orphan(process):
+                with suppress(ProcessLookupError, PermissionError):
+                    signal.pidfd_send_signal(held, signal.SIGKILL)
                     killed += 1
-            finally:
-                os.close(handle)
+        finally:
+            os.close(held)
     return killed
 
 
@@ -120,9 +128,9 @@ def _is_orphan(process: Path) -> bool:
         found = _MARKED.search((process / "environ").read_bytes())
         # Numbers of processes mean something in their own namespace alone: not a container's here.
         is_here = found and (process / "ns/pid").readlink() == Path("/proc/self/ns/pid").readlink()
+        return bool(found and is_here and _born(int(found[1])) != found[2].decode())
     except OSError:  # it has ended, or is another user's
         return False
-    return bool(found and is_here and _born(int(found[1])) != found[2].decode())
 
 
 def _prctl(option: int, value: int) -> None:
@@ -152,7 +160,7 @@ def _born(pid: int) -> str:
     """When a process began, as /proc has it; empty for one that is dead, or where there is none."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return ""
     return "" if stat[0] in "ZX" else stat[19]  # the 22nd field (proc(5))
 
