@@ -5,13 +5,13 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from pikepdf import Name, Object, Pdf, Stream
 
-from backend.compression.engine import images
+from backend.compression.engine import content, fonts, images
 from backend.compression.engine.document import (
     is_signed,
     objects_of,
@@ -20,12 +20,14 @@ from backend.compression.engine.document import (
     save_pdf,
 )
 from backend.compression.engine.duplicates import merge_duplicates
-from backend.compression.engine.errors import MALFORMED, DamagedPdf
+from backend.compression.engine.errors import MALFORMED, UNDECODABLE, DamagedPdf
 from backend.compression.engine.levels import Aim, Level, aim_of
-from backend.compression.engine.placement import survey
 from backend.compression.engine.progress import Interrupted, Progress
 from backend.compression.engine.result import Compression
+from backend.compression.engine.samples import is_lossless
 from backend.compression.engine.streams import deflated
+from backend.compression.engine.strip import strip
+from backend.compression.engine.survey import ObjectId, survey
 
 _KEPT_SIGNED = "The PDF is signed: it was left as it is, so that the signature stays valid."
 _BROKE_SIGNATURE = "The PDF was signed: compressing it made the signature invalid, as was asked."
@@ -122,9 +124,13 @@ def _is_image(thing: Object) -> bool:
 
 def _shrink(pdf: Pdf, aim: Aim | None, progress: Progress) -> int:
     """Make the streams of an open document smaller; the number of images that changed."""
+    strip(objects_of(pdf))
     gone = merge_duplicates(pdf)
     progress(0.05)
-    placements = survey(pdf, progress, 0.05, 0.2) if aim else {}
+    found = survey(pdf, progress, 0.05, 0.2)
+    smaller = {stream.objgen: data for stream, data in fonts.empty_unused(pdf, found)}
+    if aim is not None:
+        smaller.update(_rounded(pdf))
     streams = [
         thing for thing in objects_of(pdf) if isinstance(thing, Stream) and thing.objgen not in gone
     ]
@@ -135,16 +141,39 @@ def _shrink(pdf: Pdf, aim: Aim | None, progress: Progress) -> int:
     for stream in progress.over(streams, 0.2, 0.9):
         if _is_image(stream):
             soft_mask = stream.objgen in soft_masks
-            placement = placements.get(stream.objgen)
+            placement = found.placements.get(stream.objgen)
             better = images.recode(stream, aim, placement, soft_mask=soft_mask)
             if better is not None:
                 images.replace(stream, better)
                 recoded += 1
                 continue
-        packed = deflated(stream)
+        packed = deflated(stream, smaller.get(stream.objgen))
         if packed is not None:
             stream.write(packed, filter=Name.FlateDecode)
     return recoded
+
+
+def _rounded(pdf: Pdf) -> dict[ObjectId, bytes]:
+    """Content streams in fewer digits, by their objects."""
+    streams = [
+        part
+        for page in pdf.pages
+        for part in (page.obj.get(Name.Contents), *(page.obj.get_list(Name.Contents) or ()))
+    ]
+    streams += [thing for thing in objects_of(pdf) if _is_form(thing)]
+    found = {}
+    for stream in streams:
+        if isinstance(stream, Stream) and is_lossless(stream):
+            with suppress(*UNDECODABLE):
+                before = stream.read_bytes()
+                after = content.rounded(before)
+                if after != before:
+                    found[stream.objgen] = after
+    return found
+
+
+def _is_form(thing: Object) -> bool:
+    return isinstance(thing, Stream) and thing.get(Name.Subtype) == Name.Form
 
 
 def _write(

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pikepdf import Array, Name, Object, Stream
 from PIL import Image
 
-from backend.compression.engine.encoders import Encoded, fax, flate, is_coarse, jpeg
+from backend.compression.engine.encoders import Encoded, bilevel, flate, is_coarse, jpeg
 from backend.compression.engine.errors import UNDECODABLE
 from backend.compression.engine.levels import Aim
-from backend.compression.engine.placement import Placement
 from backend.compression.engine.samples import (
     Samples,
     Size,
@@ -20,6 +19,7 @@ from backend.compression.engine.samples import (
     read_samples,
     size_of,
 )
+from backend.compression.engine.survey import Placement
 
 # Images of fewer bytes are icons: nothing to gain, and sharp edges to lose.
 _LOSSY_FROM_BYTES = 2048
@@ -74,7 +74,7 @@ def replace(image: Stream, recoded: Recoded) -> None:
 
 def _bilevel(image: Stream, rows: bytes) -> Recoded | None:
     size = size_of(image)
-    encoded = fax(rows, size)
+    encoded = bilevel(rows, size)
     if encoded is None or len(encoded.data) >= _stored_bytes(image):
         return None
     return Recoded(encoded, size, bits=1)

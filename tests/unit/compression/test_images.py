@@ -13,7 +13,7 @@ from PIL import Image
 
 from backend.compression.engine import Level, compress, document
 from backend.compression.engine.images import fitted
-from backend.compression.engine.placement import Placement
+from backend.compression.engine.survey import Placement
 
 Drawn = Callable[..., Path]
 Seen = Callable[..., list[Image.Image]]
@@ -249,7 +249,7 @@ def test_black_and_white_stays_exact(
     source, target = drawn(**entries), tmp_path / "small.pdf"
     compress(source, target, level=Level.HIGH)
     with pikepdf.open(target) as pdf:
-        assert image_of(pdf).Filter == Name.CCITTFaxDecode
+        assert image_of(pdf).Filter == Name.JBIG2Decode
     assert seen(source)[0].tobytes() == seen(target)[0].tobytes()
 
 

@@ -4,9 +4,9 @@ import pikepdf
 import pytest
 from pikepdf import Array, Dictionary, Name, Pdf, Stream
 
-from backend.compression.engine import placement
-from backend.compression.engine.placement import Placement, survey
+from backend.compression.engine import survey as surveying
 from backend.compression.engine.progress import Progress
+from backend.compression.engine.survey import Placement, survey
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def draw(pdf: Pdf, content: bytes, page: int = 0, **drawn: Stream) -> None:
 
 
 def placed(pdf: Pdf, image: Stream) -> Placement | None:
-    found = survey(pdf, Progress(lambda _: None), 0.0, 1.0).get(image.objgen)
+    found = survey(pdf, Progress(lambda _: None), 0.0, 1.0).placements.get(image.objgen)
     return found and Placement(round(found.width, 6), round(found.height, 6))
 
 
@@ -112,7 +112,7 @@ def test_a_form_that_draws_itself_ends(pdf: Pdf) -> None:
 def test_forms_that_multiply_endlessly_are_given_up(
     pdf: Pdf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(placement, "_OPERATIONS_MAX", 5_000)
+    monkeypatch.setattr(surveying, "_OPERATIONS_MAX", 5_000)
     image = an_image(pdf)
     form = a_form(pdf, b"/Im Do", Resources=Dictionary(XObject=Dictionary(Im=image)))
     for _ in range(8):

@@ -1,0 +1,24 @@
+"""Taking out what no reader shows: previews, and what programs keep in a document for their use."""
+
+from collections.abc import Iterable
+
+from pikepdf import Dictionary, Name, Object, Stream
+
+# Of pages: pictures of themselves. Of pages and forms: a program's own copy of what they were made
+# of (ISO 32000-2, 14.5).
+_PRIVATE = (Name.PieceInfo, Name.Thumb)
+
+
+def strip(things: Iterable[Object]) -> int:
+    """Take out private data, thumbnails and what images say of themselves; how many there were."""
+    gone = 0
+    for thing in things:
+        if not isinstance(thing, Dictionary | Stream):
+            continue
+        keys = [key for key in _PRIVATE if key in thing]
+        if isinstance(thing, Stream) and thing.get(Name.Subtype) == Name.Image:
+            keys += [key for key in (Name.Metadata,) if key in thing]
+        for key in keys:
+            del thing[key]
+        gone += len(keys)
+    return gone
