@@ -11,12 +11,13 @@ from pathlib import Path
 
 from pikepdf import Name, Object, Pdf, Stream
 
-from backend.compression.engine import content, fonts, images
+from backend.compression.engine import content, fonts, images, profiles
 from backend.compression.engine.document import (
     is_signed,
     objects_of,
     open_pdf,
     opens_alike,
+    pdfa_part,
     save_pdf,
 )
 from backend.compression.engine.duplicates import merge_duplicates
@@ -129,6 +130,8 @@ def _shrink(pdf: Pdf, aim: Aim | None, progress: Progress) -> int:
     progress(0.05)
     found = survey(pdf, progress, 0.05, 0.2)
     smaller = {stream.objgen: data for stream, data in fonts.empty_unused(pdf, found)}
+    if pdfa_part(pdf) is None:
+        smaller.update(_slimmed(objects_of(pdf)))
     if aim is not None:
         smaller.update(_rounded(pdf))
     streams = [
@@ -150,7 +153,20 @@ def _shrink(pdf: Pdf, aim: Aim | None, progress: Progress) -> int:
         packed = deflated(stream, smaller.get(stream.objgen))
         if packed is not None:
             stream.write(packed, filter=Name.FlateDecode)
+    merge_duplicates(pdf)  # what was stored in different ways is stored alike now
     return recoded
+
+
+def _slimmed(things: list[Object]) -> dict[ObjectId, bytes]:
+    """Colour profiles without what is for output, by their objects."""
+    found = {}
+    for stream in profiles.sources(things):
+        with suppress(*UNDECODABLE):
+            before = stream.read_bytes()
+            after = profiles.slimmed(before)
+            if len(after) < len(before):
+                found[stream.objgen] = after
+    return found
 
 
 def _rounded(pdf: Pdf) -> dict[ObjectId, bytes]:

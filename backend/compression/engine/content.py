@@ -12,7 +12,7 @@ _PART = re.compile(
     + rb"(?:[-+.\d]++[\0\s]++){6}cm"
     + _END
     + rb"|(?<![^\s])BI\s.*?\sID\s.*?\sEI(?![^\s])"
-    rb"|" + _EDGE + rb"(?P<sign>[+-]?)0*(?P<whole>\d*)\.(?P<decimals>\d{2,})" + _END,
+    rb"|" + _EDGE + rb"(?P<number>[+-]?\d*\.\d{2,})" + _END,
     re.DOTALL,
 )
 _WORTH_IT = re.compile(rb"\.\d{4}")
@@ -29,22 +29,14 @@ def rounded(content: bytes) -> bytes:
 
 
 def _short(part: re.Match[bytes]) -> bytes:
-    decimals = part["decimals"]
-    if decimals is None:
+    if part["number"] is None:
         return part[0]
-    whole = part["whole"]
-    places = max(2, 5 - len(whole))
-    if len(decimals) > places:
-        scale = 10 ** (len(decimals) - places)
-        number = (2 * int(whole + decimals) + scale) // (2 * scale)
-        digits = b"%0*d" % (places + 1, number)
-        whole, decimals = digits[:-places].lstrip(b"0"), digits[-places:]
-    decimals = decimals.rstrip(b"0")
-    if not decimals:
-        whole = whole or b"0"
-        return b"0" if whole == b"0" else _minus(part) + whole
-    return _minus(part) + whole + b"." + decimals
-
-
-def _minus(part: re.Match[bytes]) -> bytes:
-    return b"-" if part["sign"] == b"-" else b""
+    number = float(part["number"])
+    size = abs(number)
+    places = 5 if size < 1 else 4 if size < 10 else 3 if size < 100 else 2
+    short = (b"%.*f" % (places, number)).rstrip(b"0").rstrip(b".")
+    if short[:2] == b"0.":
+        return short[1:]
+    if short[:3] == b"-0.":
+        return b"-" + short[2:]
+    return b"0" if short == b"-0" else short

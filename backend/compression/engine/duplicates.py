@@ -17,6 +17,17 @@ _LENGTH = re.compile(rb"/Length \d+( \d+ R)?")
 # These are what they say, wherever they stand. Pages, fields and the like are not: two of them
 # that look the same are still two.
 _MERGEABLE = {"/Font", "/FontDescriptor", "/ExtGState", "/Encoding"}
+_RESOURCES = {
+    "/ColorSpace",
+    "/ExtGState",
+    "/Font",
+    "/Pattern",
+    "/ProcSet",
+    "/Properties",
+    "/Shading",
+    "/XObject",
+}
+_TELLING = {"/FunctionType", "/ShadingType"}
 _SPACES = {"/ICCBased", "/Indexed", "/Separation", "/DeviceN", "/CalRGB", "/CalGray", "/Lab"}
 
 
@@ -65,7 +76,9 @@ def _digest(thing: Object) -> bytes | None:
 
 def _is_mergeable(thing: Object) -> bool:
     if isinstance(thing, Dictionary):
-        return str(thing.get(Name.Type)) in _MERGEABLE
+        keys = set(thing.keys())
+        known = str(thing.get(Name.Type)) in _MERGEABLE or bool(keys & _TELLING)
+        return known or bool(keys and keys <= _RESOURCES)
     return isinstance(thing, Array) and len(thing) > 1 and str(thing[0]) in _SPACES
 
 

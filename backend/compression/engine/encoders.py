@@ -1,9 +1,11 @@
 """The ways to store samples in a PDF: Flate with predictors, JBIG2, Group 4 fax, JPEG."""
 
 import io
+import math
 from dataclasses import dataclass
 
 import deflate
+import mozjpeg_lossless_optimization
 import numpy as np
 import pyvips
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ _STRENGTH = 9  # of libdeflate's twelve: those above are three times slower, and
 _STRONGEST = 12
 _STRONG_UP_TO = 256 * 1024  # bytes that are packed at the strongest
 _PREDICTED_ROWS = 256  # at a time
+_MISJUDGED = 4 / 3
 _GUESSED_ROWS = 8  # of each 64, from which it is told whether predictors help
 
 Bytes = NDArray[np.uint8]
@@ -42,21 +45,31 @@ def pack(data: bytes) -> bytes:
     return bytes(deflate.zlib_compress(data, strength))
 
 
-def flate(picture: Image.Image) -> Encoded:
+def flate(picture: Image.Image, most: float = math.inf) -> Encoded | None:
     """Samples of 8 bits, exactly, with PNG predictors where they help.
 
-    Photos gain a third by them; flat colours and screenshots are often smaller without.
+    Photos gain a third by them; flat colours and screenshots are often smaller without. None
+    where an eighth of the rows says that it would take more than `most` bytes.
     """
     rows = np.asarray(picture)
     count = 1 if rows.ndim == 2 else rows.shape[2]
-    rows = rows.reshape(picture.height, -1)
+    return flate_rows(rows.reshape(picture.height, -1), count, 8, picture.width, most)
+
+
+def flate_rows(
+    rows: Bytes, count: int, bits: int, width: int, most: float = math.inf
+) -> Encoded | None:
+    """Packed rows of `width` samples of `count` components of so many bits, as above."""
     guess = np.concatenate([rows[at : at + _GUESSED_ROWS] for at in range(0, len(rows), 64)])
     plain, predicted = (
         len(deflate.zlib_compress(each.tobytes(), 6)) for each in (guess, _predicted(guess, count))
     )
+    # What was left out is like what was looked at, give or take a third.
+    if min(plain, predicted) / len(guess) * len(rows) > most * _MISJUDGED:
+        return None
     if plain <= predicted:
         return Encoded(pack(rows.tobytes()), Name.FlateDecode, None)
-    parameters = Dictionary(Predictor=15, Colors=count, BitsPerComponent=8, Columns=picture.width)
+    parameters = Dictionary(Predictor=15, Colors=count, BitsPerComponent=bits, Columns=width)
     return Encoded(pack(_predicted(rows, count).tobytes()), Name.FlateDecode, parameters)
 
 
@@ -159,6 +172,14 @@ def jpeg(picture: Image.Image, aim: Aim) -> Encoded:
         keep="none",
     )
     return Encoded(data, Name.DCTDecode, None)
+
+
+def optimised(data: bytes) -> Encoded:
+    """A JPEG with the same pixels, progressive and with Huffman tables of its own.
+
+    Raises ValueError when it is damaged.
+    """
+    return Encoded(mozjpeg_lossless_optimization.optimize(data), Name.DCTDecode, None)
 
 
 def is_coarse(tables: dict[int, list[int]], quality: int) -> bool:

@@ -6,9 +6,18 @@ from dataclasses import dataclass
 from pikepdf import Array, Name, Object, Stream
 from PIL import Image
 
-from backend.compression.engine.encoders import Encoded, bilevel, flate, is_coarse, jpeg
+from backend.compression.engine.encoders import (
+    Encoded,
+    bilevel,
+    flate,
+    flate_rows,
+    is_coarse,
+    jpeg,
+    optimised,
+)
 from backend.compression.engine.errors import UNDECODABLE
 from backend.compression.engine.levels import Aim
+from backend.compression.engine.palettes import reduced
 from backend.compression.engine.samples import (
     Samples,
     Size,
@@ -55,7 +64,7 @@ def recode(
         if rows is not None:
             return _bilevel(image, rows)
         if aim is None or image.stream_dict.get(Name.Length, 0) < _LOSSY_FROM_BYTES:
-            return _exact(image)
+            return _exact(image, soft_mask=soft_mask)
         return _lossy(image, aim, placement, soft_mask=soft_mask)
     except UNDECODABLE:
         return None
@@ -75,52 +84,83 @@ def replace(image: Stream, recoded: Recoded) -> None:
 def _bilevel(image: Stream, rows: bytes) -> Recoded | None:
     size = size_of(image)
     encoded = bilevel(rows, size)
-    if encoded is None or len(encoded.data) >= _stored_bytes(image):
-        return None
-    return Recoded(encoded, size, bits=1)
+    return _if_smaller(image, Recoded(encoded, size, bits=1)) if encoded else None
 
 
-def _exact(image: Stream) -> Recoded | None:
+def _exact(image: Stream, *, soft_mask: bool) -> Recoded | None:
+    """The same samples in fewer bytes."""
+    size = size_of(image)
+    if filters_of(image) == ("/DCTDecode",):
+        return _if_smaller(image, Recoded(optimised(image.read_raw_bytes()), size))
     if not is_lossless(image) or image.get(Name.BitsPerComponent) != 8 or _is_indexed(image):
         return None
-    size = size_of(image)
     samples = read_samples(image, size)
     if samples is None:
         return None
-    encoded = flate(samples.picture)
-    return Recoded(encoded, size) if len(encoded.data) < _stored_bytes(image) else None
+    most = float(_stored_bytes(image))
+    found = _exactly(image, samples.picture, samples.space, soft_mask=soft_mask, most=most)
+    return found and _if_smaller(image, found)
+
+
+def _exactly(
+    image: Stream,
+    picture: Image.Image,
+    space: Object,
+    *,
+    soft_mask: bool,
+    most: float = math.inf,
+) -> Recoded | None:
+    """These samples, exactly; None where that is likely to take more than `most` bytes."""
+    few = None if Name.Decode in image else reduced(picture, space, soft_mask=soft_mask)
+    if few is None:
+        encoded = flate(picture, most)
+        return Recoded(encoded, picture.size, space=space) if encoded else None
+    packed = bilevel(few.rows.tobytes(), picture.size) if few.bits == 1 else None
+    packed = packed or flate_rows(few.rows, 1, few.bits, picture.width, most)
+    return Recoded(packed, picture.size, space=few.space, bits=few.bits) if packed else None
 
 
 def _lossy(
     image: Stream, aim: Aim, placement: Placement | None, *, soft_mask: bool
 ) -> Recoded | None:
     if _has_matte(image):
-        return _exact(image)
+        return _exact(image, soft_mask=soft_mask)
     size = size_of(image)
     wanted = fitted(size, placement, aim.dpi)
     if wanted == size and _is_coarse_jpeg(image, aim):
-        return None
+        return _exact(image, soft_mask=soft_mask)
     samples = read_samples(image, wanted)
     if samples is None:
-        return _exact(image)
-    picture = samples.picture
+        return _exact(image, soft_mask=soft_mask)
+    if soft_mask and samples.lossless:
+        return _soft_mask(image, samples, wanted)
+    lossy = Recoded(jpeg(_resized(samples.picture, wanted), aim), wanted, space=samples.space)
+    if samples.lossless:
+        most = len(lossy.encoded.data) * _EXACT_COST_MAX
+        exact = _exactly(image, samples.picture, samples.space, soft_mask=False, most=most)
+        if exact is not None and len(exact.encoded.data) <= most:
+            return _if_smaller(image, exact)
+    return _if_smaller(image, lossy, _LOSSY_GAIN) or _exact(image, soft_mask=soft_mask)
+
+
+def _soft_mask(image: Stream, samples: Samples, wanted: Size) -> Recoded | None:
+    """A mask, exactly, at its own size or at the wanted one."""
+    picture, space = samples.picture, samples.space
+    found = [_exactly(image, picture, space, soft_mask=True)]
     if picture.size != wanted:
-        picture = picture.resize(wanted, Image.Resampling.LANCZOS)
-    encoded = _smallest(picture, samples, aim, soft_mask=soft_mask)
-    exact = encoded.filter == Name.FlateDecode and wanted == size
-    if len(encoded.data) >= _stored_bytes(image) * (1.0 if exact else _LOSSY_GAIN):
-        return None
-    return Recoded(encoded, wanted, space=samples.space)
+        found.append(_exactly(image, _resized(picture, wanted), space, soft_mask=True))
+    best = min((each for each in found if each), key=lambda each: len(each.encoded.data))
+    return _if_smaller(image, best)
 
 
-def _smallest(picture: Image.Image, samples: Samples, aim: Aim, *, soft_mask: bool) -> Encoded:
-    if not samples.lossless:
-        return jpeg(picture, aim)
-    exact = flate(picture)
-    if soft_mask:
-        return exact
-    lossy = jpeg(picture, aim)
-    return exact if len(exact.data) <= len(lossy.data) * _EXACT_COST_MAX else lossy
+def _if_smaller(image: Stream, recoded: Recoded, gain: float = 1.0) -> Recoded | None:
+    return recoded if len(recoded.encoded.data) < _stored_bytes(image) * gain else None
+
+
+def _resized(picture: Image.Image, wanted: Size) -> Image.Image:
+    if picture.size == wanted:
+        return picture
+    return picture.resize(wanted, Image.Resampling.LANCZOS)
 
 
 def fitted(size: Size, placement: Placement | None, dpi: int) -> Size:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pikepdf import Array, Dictionary, Name, Object, Stream
 from PIL import Image, ImageChops
 
+from backend.compression.engine import ccitt
 from backend.compression.engine.colour import components_of, palette_of
 
 Size = tuple[int, int]
@@ -55,6 +56,14 @@ def is_lossless(stream: Stream) -> bool:
     return set(filters_of(stream)) <= _LOSSLESS_FILTERS and Name.F not in stream
 
 
+def _parameters_of(image: Stream) -> Dictionary | None:
+    """What the only filter of an image is told."""
+    parameters = image.get(Name.DecodeParms)
+    if isinstance(parameters, Array):
+        parameters = parameters[0] if len(parameters) == 1 else None
+    return parameters if isinstance(parameters, Dictionary) else None
+
+
 def size_of(image: Stream) -> Size:
     """Width and height in samples; raises ValueError when they are missing or out of bounds."""
     width, height = image.get_int(Name.Width, 0) or 0, image.get_int(Name.Height, 0) or 0
@@ -65,14 +74,20 @@ def size_of(image: Stream) -> Size:
 
 def bilevel_rows(image: Stream) -> bytes | None:
     """The packed rows of an image of 1 bit and 1 component, else None."""
-    if not is_lossless(image) or _bits(image) != 1:
+    fax = filters_of(image) == ("/CCITTFaxDecode",) and Name.F not in image
+    if not (fax or is_lossless(image)) or _bits(image) != 1:
         return None
     space = image.get(Name.ColorSpace)
     if not _is_stencil(image) and components_of(space) != 1 and palette_of(space) is None:
         return None
     width, height = size_of(image)
     expected = (width + 7) // 8 * height
-    rows = image.read_bytes()
+    if fax:
+        rows = ccitt.rows_of(image.read_raw_bytes(), _parameters_of(image), width, height)
+        if rows is None:
+            return None
+    else:
+        rows = image.read_bytes()
     return rows[:expected] if len(rows) >= expected else None
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from pikepdf import Dictionary, Name, Object, Stream
 
 # Of pages: pictures of themselves. Of pages and forms: a program's own copy of what they were made
-# of (ISO 32000-2, 14.5).
-_PRIVATE = (Name.PieceInfo, Name.Thumb)
+# of (ISO 32000-2, 14.5). Of forms: from which file TeX has taken them.
+_PRIVATE = ("/PieceInfo", "/Thumb", "/PTEX.FileName", "/PTEX.InfoDict", "/PTEX.PageNumber")
 
 
 def strip(things: Iterable[Object]) -> int:
@@ -17,7 +17,7 @@ def strip(things: Iterable[Object]) -> int:
             continue
         keys = [key for key in _PRIVATE if key in thing]
         if isinstance(thing, Stream) and thing.get(Name.Subtype) == Name.Image:
-            keys += [key for key in (Name.Metadata,) if key in thing]
+            keys += [key for key in ("/Metadata",) if key in thing]
         for key in keys:
             del thing[key]
         gone += len(keys)

@@ -299,14 +299,16 @@ def test_a_truncated_jpeg_is_left_as_it_is(
     assert compress(source, tmp_path / "small.pdf", level=Level.HIGH).images_recoded == 0
 
 
-def test_a_jpeg_that_is_coarse_already_is_left_as_it_is(
-    photo: Image.Image, drawn: Drawn, tmp_path: Path
+def test_a_jpeg_that_is_coarse_already_keeps_its_pixels(
+    photo: Image.Image, drawn: Drawn, seen: Seen, tmp_path: Path
 ) -> None:
     file = io.BytesIO()
     photo.save(file, "JPEG", quality=60)
     entries = {**as_jpeg(photo, Name.DeviceRGB), "data": file.getvalue()}
     source = drawn(**entries, content=b"600 0 0 400 0 0 cm /Im Do")
-    assert compress(source, tmp_path / "small.pdf", level=Level.MEDIUM).images_recoded == 0
+    target = tmp_path / "small.pdf"
+    assert compress(source, target, level=Level.MEDIUM).changed
+    assert seen(target)[0].tobytes() == seen(source)[0].tobytes()
 
 
 def test_a_little_stream_that_unpacks_to_too_much_is_left_as_it_is(

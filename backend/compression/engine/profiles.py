@@ -1,0 +1,79 @@
+"""ICC profiles: leaving out what only a printer needs (ICC.1:2022, 7 and 9.2)."""
+
+import struct
+from collections.abc import Iterator, Sequence
+
+from pikepdf import Array, Dictionary, Name, Object, Stream
+
+# From the profile's colours to a device's, and what can be printed: a profile that says what an
+# image's colours are is read the other way.
+_OUTPUT = {b"B2A0", b"B2A1", b"B2A2", b"B2D0", b"B2D1", b"B2D2", b"B2D3", b"gamt"}
+_PREVIEW = {b"pre0", b"pre1", b"pre2"}
+_HEADER, _ENTRY = 128, 12
+_SIZE, _CLASS, _ID = slice(0, 4), slice(12, 16), slice(84, 100)
+_TAGS_MAX = 1000
+
+
+def sources(things: Sequence[Object]) -> list[Stream]:
+    """The profiles that only say what colours are, and that no page is printed or blended in."""
+    needed = {
+        profile.objgen
+        for thing in things
+        if isinstance(thing, Dictionary | Stream)
+        for profile in _outputs(thing)
+    }
+    return [
+        thing
+        for thing in things
+        if isinstance(thing, Stream)
+        and thing.get_int(Name.N, 0) in {1, 3, 4}
+        and Name.Type not in thing
+        and Name.Subtype not in thing
+        and thing.objgen not in needed
+    ]
+
+
+def _outputs(holder: Dictionary | Stream) -> Iterator[Stream]:
+    intents = holder.get(Name.OutputIntents)
+    for each in (holder, *(intents if isinstance(intents, Array) else ())):
+        profile = each.get(Name.DestOutputProfile) if isinstance(each, Dictionary) else None
+        if isinstance(profile, Stream):
+            yield profile
+    group = holder.get(Name.Group)
+    space = group.get(Name.CS) if isinstance(group, Dictionary) else None
+    if isinstance(space, Array) and len(space) > 1 and isinstance(space[1], Stream):
+        yield space[1]
+
+
+def slimmed(profile: bytes) -> bytes:
+    """A profile that gives the same colours, without what is for output.
+
+    Raises ValueError or struct.error for what is no profile.
+    """
+    if profile[36:40] != b"acsp":
+        raise ValueError("not an ICC profile")
+    count = struct.unpack_from(">I", profile, _HEADER)[0]
+    if count > _TAGS_MAX:
+        raise ValueError(f"a profile of {count} tags")
+    entries = [
+        struct.unpack_from(">4sII", profile, _HEADER + 4 + _ENTRY * index) for index in range(count)
+    ]
+    kept = [entry for entry in entries if entry[0] not in _OUTPUT | _PREVIEW]
+    if len(kept) == len(entries) or not any(tag.startswith((b"A2B", b"D2B")) for tag, *_ in kept):
+        return profile
+    at = _HEADER + 4 + _ENTRY * len(kept)
+    places: dict[tuple[int, int], int] = {}
+    table, body = [], []
+    for tag, start, size in kept:
+        if (start, size) not in places:
+            data = profile[start : start + size]
+            data += bytes(-len(data) % 4)
+            places[start, size] = at
+            body.append(data)
+            at += len(data)
+        table.append(struct.pack(">4sII", tag, places[start, size], size))
+    head = bytearray(profile[:_HEADER])
+    head[_SIZE] = struct.pack(">I", at)
+    head[_CLASS] = b"scnr"  # of which nothing more is asked than to be read
+    head[_ID] = bytes(16)  # none was computed
+    return bytes(head) + struct.pack(">I", len(kept)) + b"".join(table + body)
