@@ -35,6 +35,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--seed", type=int, help="repeat the combination of faults of this seed alone")
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """What runs beside another run does so file by file (`--dist loadgroup`)."""
+    item.add_marker(pytest.mark.xdist_group(item.location[0]))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test marked `needs` whose programs are missing; in CI that is a failure."""

@@ -32,6 +32,13 @@ def pytest_runtest_makereport(
     return report
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """What shares a bench runs in one process, which starts it once."""
+    parts = _parts(item)
+    if parts is not None:
+        item.add_marker(pytest.mark.xdist_group(f"faults on {parts}"), append=False)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Those of one set of times together, so that each set of parts is started once for each.

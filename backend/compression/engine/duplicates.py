@@ -12,7 +12,7 @@ from backend.compression.engine.errors import MALFORMED
 ObjectId = tuple[int, int]
 
 # A font can be merged once its font file has been, so merging goes from the leaves upwards.
-_ROUNDS_MAX = 4
+_ROUNDS_MAX = 6
 _LENGTH = re.compile(rb"/Length \d+( \d+ R)?")
 # These are what they say, wherever they stand. Pages, fields and the like are not: two of them
 # that look the same are still two.

@@ -115,8 +115,10 @@ def _exactly(
     if few is None:
         encoded = flate(picture, most)
         return Recoded(encoded, picture.size, space=space) if encoded else None
-    packed = bilevel(few.rows.tobytes(), picture.size) if few.bits == 1 else None
-    packed = packed or flate_rows(few.rows, 1, few.bits, picture.width, most)
+    ways = [flate_rows(few.rows, 1, few.bits, picture.width, most)]
+    if few.bits == 1:
+        ways.append(bilevel(few.rows.tobytes(), picture.size))
+    packed = min((way for way in ways if way), key=lambda way: len(way.data), default=None)
     return Recoded(packed, picture.size, space=few.space, bits=few.bits) if packed else None
 
 

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 import pikepdf
-from pikepdf import Dictionary, Name, Pdf
+from pikepdf import Dictionary, Name, Pdf, Stream
 
 from backend.compression.engine import Level, compress
 from backend.compression.engine.duplicates import merge_duplicates
@@ -79,6 +79,22 @@ def test_the_states_of_check_boxes_are_merged() -> None:
     one, other = (page.Annots[0].AP.N for page in pdf.pages)
     assert one.On.objgen == other.On.objgen
     assert one.Off.objgen == other.Off.objgen != one.On.objgen
+
+
+def test_forms_whose_resources_are_copies_are_merged() -> None:
+    pdf = pikepdf.new()
+    page = pdf.add_blank_page().obj
+    forms = {}
+    for name in ("One", "Two"):
+        shading = Dictionary(ShadingType=2, ColorSpace=Name.DeviceGray, Coords=[0, 0, 1, 1])
+        shading.Function = pdf.make_indirect(Dictionary(FunctionType=2, Domain=[0, 1], N=1))
+        resources = Dictionary(Shading=Dictionary(Sh1=pdf.make_indirect(shading)))
+        form = Stream(pdf, NOISE, Subtype=Name.Form, BBox=[0, 0, 1, 1])
+        form.Resources = pdf.make_indirect(resources)
+        forms[name] = form
+    page.Resources = Dictionary(XObject=Dictionary(**forms))
+    merge_duplicates(pdf)
+    assert page.Resources.XObject.One.objgen == page.Resources.XObject.Two.objgen
 
 
 def test_the_copies_leave_the_file(tmp_path: Path) -> None:
