@@ -31,8 +31,8 @@ class Aim:
 # dpi, what is added to the quality that was asked for, chroma layout
 _AIMS = {
     Level.LOW: (300, +5, "4:4:4"),
-    Level.MEDIUM: (150, -5, "4:2:0"),
-    Level.HIGH: (110, -25, "4:2:0"),
+    Level.MEDIUM: (144, -15, "4:2:0"),
+    Level.HIGH: (105, -27, "4:2:0"),
 }
 
 

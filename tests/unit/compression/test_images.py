@@ -74,7 +74,7 @@ def test_resolution_is_brought_down_as_placed(
     assert fitted(size, placement, dpi) == result
 
 
-@pytest.mark.parametrize(("level", "side"), [("low", 1200), ("medium", 600), ("high", 440)])
+@pytest.mark.parametrize(("level", "side"), [("low", 1200), ("medium", 576), ("high", 420)])
 def test_each_level_has_its_resolution(
     level: str,
     side: int,
