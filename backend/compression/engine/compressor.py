@@ -130,7 +130,8 @@ def _shrink(pdf: Pdf, aim: Aim | None, progress: Progress) -> int:
     progress(0.05)
     found = survey(pdf, progress, 0.05, 0.2)
     smaller = {stream.objgen: data for stream, data in fonts.empty_unused(pdf, found)}
-    if pdfa_part(pdf) is None:
+    archived = pdfa_part(pdf) is not None
+    if not archived:
         smaller.update(_slimmed(objects_of(pdf)))
     if aim is not None:
         smaller.update(_rounded(pdf))
@@ -150,7 +151,7 @@ def _shrink(pdf: Pdf, aim: Aim | None, progress: Progress) -> int:
                 images.replace(stream, better)
                 recoded += 1
                 continue
-        packed = deflated(stream, smaller.get(stream.objgen))
+        packed = deflated(stream, smaller.get(stream.objgen), archived=archived)
         if packed is not None:
             stream.write(packed, filter=Name.FlateDecode)
     merge_duplicates(pdf)  # what was stored in different ways is stored alike now
