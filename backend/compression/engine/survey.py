@@ -25,7 +25,7 @@ ObjectId = tuple[int, int]
 _UPRIGHT: Linear = (1.0, 0.0, 0.0, 1.0)
 _NESTING_MAX = 12
 # Forms that draw forms that draw forms multiply quickly: past this, nothing is known. So many take
-# some three seconds.
+# some six seconds.
 _OPERATIONS_MAX = 3_000_000
 
 

@@ -1,7 +1,7 @@
 """The few things in a content stream that matter here (ISO 32000-2, 7.8.2 and annex A).
 
-pikepdf makes an object of every operand, which for a map of a million lines takes ten seconds;
-this steps over what is of no interest without looking at it.
+Strings are told as they are written, so that a text that is shown a hundred times is decoded once,
+and what is of no interest is stepped over.
 """
 
 import re
