@@ -20,8 +20,7 @@ from backend.compression.engine.samples import Size
 _TIFF_STRIP_OFFSETS, _TIFF_STRIP_BYTES = 273, 279
 # The mean of the luminance table in ITU-T T.81, annex K, which libjpeg calls quality 50.
 _TABLE_MEAN = 57.625
-_STRENGTH = 9  # of libdeflate's twelve: those above are three times slower, and a hundredth smaller
-_STRONGEST = 12
+_STRENGTH, _STRONGEST = 9, 12  # of libdeflate's twelve
 _STRONG_UP_TO = 256 * 1024  # bytes that are packed at the strongest
 _PREDICTED_ROWS = 256  # at a time
 _MISJUDGED = 4 / 3
@@ -116,7 +115,7 @@ def _paeth(left: Bytes, up: Bytes, corner: Bytes) -> Bytes:
 
 
 def bilevel(rows: bytes, size: Size) -> Encoded | None:
-    """Packed rows of 1 bit, exactly, as JBIG2, or as Group 4 where that is smaller or all there is.
+    """Packed rows of 1 bit, exactly, as JBIG2, or as Group 4 where that cannot be had.
 
     None where neither can be had.
     """
@@ -144,7 +143,7 @@ def fax(rows: bytes, size: Size) -> Encoded | None:
 
 
 def jpeg(picture: Image.Image, aim: Aim) -> Encoded:
-    """Samples as a progressive JPEG, by mozjpeg: a tenth smaller than libjpeg's at its quality."""
+    """Samples as a progressive JPEG, by mozjpeg where that can: it takes no inks here."""
     if picture.mode == "CMYK":  # Pillow writes inks inverted, as Adobe does, and PDF reads them so
         file = io.BytesIO()
         ImageChops.invert(picture).save(

@@ -59,19 +59,15 @@ def _programs(pdf: Pdf, survey: Survey) -> Iterable[_Program]:
     programs: dict[ObjectId, _Program] = {}
     kept = _fonts_of_forms(pdf)
     for font in objects_of(pdf):
-        if not isinstance(font, Dictionary) or font.get(Name.Type) != Name.Font:
+        if not isinstance(font, Dictionary):
+            continue
+        # Also one that is shown and does not say what it is.
+        if font.get(Name.Type) != Name.Font and font.objgen not in survey.shown:
             continue
         for stream in _files(_descendant(font) or font):
             program = programs.setdefault(stream.objgen, _Program(stream))
             if font.objgen in kept or not _note(program, font, survey.shown.get(font.objgen, ())):
                 program.whole = True
-    # A program that a descriptor has and no font that was seen above: nobody knows who shows it.
-    known = set(programs)
-    for descriptor in objects_of(pdf):
-        if isinstance(descriptor, Dictionary):
-            for stream in _files_of(descriptor):
-                if stream.objgen not in known:
-                    programs.pop(stream.objgen, None)
     return programs.values()
 
 
@@ -98,12 +94,7 @@ def _descendant(font: Dictionary) -> Dictionary | None:
 
 def _files(font: Dictionary) -> Iterator[Stream]:
     descriptor = font.get(Name.FontDescriptor)
-    if isinstance(descriptor, Dictionary):
-        yield from _files_of(descriptor)
-
-
-def _files_of(descriptor: Dictionary) -> Iterator[Stream]:
-    for key in _PROGRAMS:
+    for key in _PROGRAMS if isinstance(descriptor, Dictionary) else ():
         stream = descriptor.get(key)
         if isinstance(stream, Stream):
             yield stream

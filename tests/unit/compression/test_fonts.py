@@ -193,6 +193,19 @@ def test_a_font_that_fields_are_filled_in_with_stays_whole() -> None:
     assert emptied(pdf) == []
 
 
+def test_a_program_keeps_what_a_font_shows_that_does_not_say_that_it_is_one() -> None:
+    pdf = a_document(by_glyphs, b"<0001>")
+    page = pdf.pages[0].obj
+    other = Dictionary(dict(page.Resources.Font.F1.items()))
+    del other["/Type"]
+    page.Resources.Font.F2 = pdf.make_indirect(other)
+    page.Contents = pdf.make_stream(b"BT /F1 9 Tf <0001> Tj /F2 9 Tf <0007> Tj ET")
+    (program,) = emptied(pdf)
+    font = TTFont(io.BytesIO(program))
+    kept = {i for i, n in enumerate(font.getGlyphOrder()) if font["glyf"][n].numberOfContours}
+    assert kept == {0, 1, 7}
+
+
 def test_a_font_whose_encoding_is_not_understood_stays_whole() -> None:
     def unknown(pdf: Pdf) -> Dictionary:
         encoding = Name("/UniJIS-UCS2-H")

@@ -58,11 +58,11 @@ def test_an_empty_page_takes_next_to_nothing(shade: int, tmp_path: Path) -> None
 
 
 def test_noise_is_left_to_others(tmp_path: Path) -> None:
-    noise = random.Random(1).randbytes(100 * 800)  # noqa: S311
+    noise = random.Random(1).randbytes(100 * 800)  # noqa: S311 - no secret
     assert jbig2.encode(noise, 800, 800) is None
 
 
-def test_it_takes_half_of_what_fax_takes(tmp_path: Path) -> None:
+def test_it_takes_three_quarters_of_what_fax_takes_at_most(tmp_path: Path) -> None:
     picture = a_page((1700, 2200), seed=5)
     data = jbig2.encode(picture.tobytes(), *picture.size)
     stored = encoders.fax(picture.tobytes(), picture.size)

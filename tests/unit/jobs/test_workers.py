@@ -102,7 +102,10 @@ def test_the_slots_of_a_namesake_elsewhere_are_not_taken_for_dead(app: Flask) ->
     assert now(held.job_id).state == "running"
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="when a process began is in /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(),
+    reason="there is no /proc, which says when a process began",
+)
 def test_a_slot_is_dead_although_its_number_is_another_process_now(app: Flask) -> None:
     pid, began, place = processes.identity(os.getpid()).split("-")
     lost = claimed_by(f"default@one/{pid}-{int(began) - 1}-{place}")

@@ -124,13 +124,14 @@ static inline unsigned pixel(const uint8_t *row, long x, long width) {
     return x >= 0 && x < width ? row[x >> 3] >> (7 - (x & 7)) & 1 : 0;
 }
 
-/* Encode a bitmap of packed rows, 1 for black, the unused bits of each row 0.
- *
- * Returns how many bytes the data takes. Where that is more than `size`, what is in `out` is not
- * the data. Returns 0 when `work`, of `jbig2_work_bytes()`, is too small to say.
- */
+/* How much memory `jbig2_encode` works in. */
 size_t jbig2_work_bytes(void) { return sizeof(struct coder); }
 
+/* Encode a bitmap of packed rows, 1 for black, the unused bits of each row 0.
+ *
+ * Returns how many bytes the data takes; where that is more than `size`, what is in `out` is not
+ * the data, and the number says no more than that. `work` has `jbig2_work_bytes()`.
+ */
 size_t jbig2_encode(const uint8_t *rows, long width, long height, uint8_t *out, size_t size,
                     void *work) {
     struct coder *coder = work;
