@@ -94,7 +94,9 @@ def _descendant(font: Dictionary) -> Dictionary | None:
 
 def _files(font: Dictionary) -> Iterator[Stream]:
     descriptor = font.get(Name.FontDescriptor)
-    for key in _PROGRAMS if isinstance(descriptor, Dictionary) else ():
+    if not isinstance(descriptor, Dictionary):
+        return
+    for key in _PROGRAMS:
         stream = descriptor.get(key)
         if isinstance(stream, Stream):
             yield stream
