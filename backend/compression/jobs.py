@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from backend.compression import engine
-from backend.compression.engine import Compression, Level
+from backend.compression.engine import Level, Receipt, SignedPolicy
 from backend.compression.schemas import CompressBulkParams, CompressFileParams
 from backend.crypto import unseal
 from backend.db import db
@@ -30,7 +30,8 @@ ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
     params=CompressFileParams,
     title="Compress a PDF",
     retry=Retry(attempts=3, delay=10),
-    soft_limit=timedelta(minutes=20),
+    soft_limit=timedelta(minutes=5),
+    hard_limit=timedelta(minutes=10),
     stages={"compress": 1},
 )
 def compress_file(
@@ -41,8 +42,10 @@ def compress_file(
     original_bytes: int,
     level: Level,
     image_quality: int,
+    target_bytes: int | None,
     sealed_password: str | None,
-    change_signed: bool,
+    signed: SignedPolicy,
+    compress_attachments: bool,
 ) -> dict[str, Any]:
     """Compress one stored PDF; the smaller copy becomes the job's artifact."""
     source, target = ctx.workspace / "source.pdf", ctx.workspace / "target.pdf"
@@ -56,18 +59,20 @@ def compress_file(
         ctx.check_cancelled()
         ctx.report(f"Compressing {name}…", fraction, "compress")
 
-    outcome = engine.compress(
+    receipt = engine.compress(
         source,
         target,
         level=level,
         image_quality=image_quality,
+        target_bytes=target_bytes,
         password=unseal(sealed_password) if sealed_password else None,
-        change_signed=change_signed,
+        signed=signed,
+        attachments=compress_attachments,
         progress=progress,
     )
-    ctx.log(_sentence(name, outcome))
+    ctx.log(_sentence(name, receipt))
     ctx.publish(target, name, "application/pdf")
-    return outcome.receipt()
+    return receipt.as_dict()
 
 
 @job(
@@ -167,7 +172,7 @@ def _nothing_done(files: Sequence[Job]) -> str:
     return f"None of the {len(files)} files could be compressed."
 
 
-def _sentence(name: str, outcome: Compression) -> str:
-    sizes = f"{outcome.original_bytes} bytes to {outcome.compressed_bytes}"
-    note = f"; {outcome.note}" if outcome.note else ""
-    return f"{name}: {sizes}, {outcome.images_recoded} of {outcome.images} images recoded{note}"
+def _sentence(name: str, receipt: Receipt) -> str:
+    sizes = f"{receipt.original_bytes} bytes to {receipt.compressed_bytes}"
+    note = f"; {receipt.note}" if receipt.note else ""
+    return f"{name}: {sizes}, {receipt.images_recoded} of {receipt.images} images recoded{note}"

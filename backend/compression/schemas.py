@@ -5,7 +5,7 @@ from typing import Any
 from flask import current_app
 from marshmallow import Schema, ValidationError, fields, pre_load, validate, validates_schema
 
-from backend.compression.engine import Level
+from backend.compression.engine import DEFAULT_QUALITY, Level, SignedPolicy
 from backend.config import Settings
 from backend.errors import TooLarge
 from backend.http.bodies import LongText
@@ -14,24 +14,38 @@ from backend.jobs import FileId
 from backend.jobs.schemas import AcceptedSchema, LinksSchema
 
 LEVELS = [level.value for level in Level]
+SIGNED_POLICIES = [policy.value for policy in SignedPolicy]
 LONGEST_PASSWORD = 512
 
 
 class BatchSettings(Schema):
-    """How every file of a batch is compressed."""
+    """How every file of a batch is compressed.
+
+    With `target_bytes` each file gets the gentlest level that makes it no larger. Signed files are
+    left as they are, or copied with a signature that is not valid any more.
+    """
 
     compression_level = fields.String(
         load_default=Level.MEDIUM.value, validate=validate.OneOf(LEVELS)
     )
-    image_quality = fields.Integer(load_default=80, strict=True, validate=validate.Range(1, 100))
-    change_signed = fields.Boolean(load_default=False, truthy={True}, falsy={False})
+    image_quality = fields.Integer(
+        load_default=DEFAULT_QUALITY, strict=True, validate=validate.Range(1, 100)
+    )
+    target_bytes = fields.Integer(
+        load_default=None, strict=True, allow_none=True, validate=validate.Range(1, 2**63 - 1)
+    )
+    signed = fields.String(
+        load_default=SignedPolicy.SKIP.value, validate=validate.OneOf(SIGNED_POLICIES)
+    )
+    compress_attachments = fields.Boolean(load_default=False, truthy={True}, falsy={False})
 
 
 class FormSettings(BatchSettings):
     """The same as form fields, where every value is text."""
 
-    image_quality = WholeNumber(load_default=80, validate=validate.Range(1, 100))
-    change_signed = fields.Boolean(load_default=False)
+    image_quality = WholeNumber(load_default=DEFAULT_QUALITY, validate=validate.Range(1, 100))
+    target_bytes = WholeNumber(load_default=None, validate=validate.Range(1, 2**63 - 1))
+    compress_attachments = fields.Boolean(load_default=False)
     password = fields.List(
         fields.String(validate=validate.Length(max=LONGEST_PASSWORD)), load_default=list
     )
@@ -112,6 +126,57 @@ class BulkAcceptedSchema(AcceptedSchema):
     file_count = fields.Integer(required=True)
 
 
+class SizesSchema(Schema):
+    """What a file's bytes are of."""
+
+    images = fields.Integer(required=True)
+    fonts = fields.Integer(required=True)
+    content = fields.Integer(required=True)
+    attachments = fields.Integer(required=True)
+    structure = fields.Integer(required=True)
+
+
+class ContentsSchema(Schema):
+    """What a file has: numbers are counts."""
+
+    sizes = fields.Nested(SizesSchema, required=True)
+    pages = fields.Integer(required=True)
+    links = fields.Integer(required=True)
+    annotations = fields.Integer(required=True)
+    outline = fields.Integer(required=True)
+    form_fields = fields.Integer(required=True)
+    xfa = fields.Boolean(required=True)
+    tags = fields.Integer(required=True)
+    language = fields.String(required=True, allow_none=True)
+    layers = fields.Integer(required=True)
+    page_labels = fields.Boolean(required=True)
+    destinations = fields.Integer(required=True)
+    attachments = fields.Integer(required=True)
+    signed = fields.Boolean(required=True)
+    encrypted = fields.Boolean(required=True)
+    permissions = fields.List(fields.String(), required=True)
+    pdfa = fields.String(required=True, allow_none=True)
+    pdfua = fields.String(required=True, allow_none=True)
+    metadata = fields.Integer(required=True)
+
+
+class PageSimilaritySchema(Schema):
+    """How alike a page looks before and after, from 0 to 1."""
+
+    page = fields.Integer(required=True)
+    ssim = fields.Float(required=True)
+
+
+class SimilaritySchema(Schema):
+    """How alike the pages look before and after: the structural similarity of each."""
+
+    pages_compared = fields.Integer(required=True)
+    mean = fields.Float(required=True, allow_none=True)
+    worst = fields.Float(required=True, allow_none=True)
+    text_equal = fields.Boolean(required=True)
+    least_alike = fields.List(fields.Nested(PageSimilaritySchema), required=True)
+
+
 class ReceiptSchema(Schema):
     """What was done to a file."""
 
@@ -124,6 +189,12 @@ class ReceiptSchema(Schema):
     note = fields.String(required=True, allow_none=True)
     original_bytes = fields.Integer(required=True)
     compressed_bytes = fields.Integer(required=True)
+    level = fields.String(required=True, validate=validate.OneOf(LEVELS))
+    before = fields.Nested(ContentsSchema, required=True)
+    after = fields.Nested(ContentsSchema, required=True)
+    similarity = fields.Nested(SimilaritySchema, required=True, allow_none=True)
+    done = fields.List(fields.String(), required=True)
+    left = fields.List(fields.String(), required=True)
 
 
 class FileStatusSchema(Schema):
@@ -168,8 +239,10 @@ class CompressFileParams(Schema):
     original_bytes = fields.Integer(required=True)
     level = fields.Enum(Level, by_value=True, required=True)
     image_quality = fields.Integer(required=True)
+    target_bytes = fields.Integer(required=True, allow_none=True)
     sealed_password = fields.String(required=True, allow_none=True)
-    change_signed = fields.Boolean(required=True)
+    signed = fields.Enum(SignedPolicy, by_value=True, required=True)
+    compress_attachments = fields.Boolean(required=True)
 
 
 class CompressBulkParams(Schema):

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from backend.accounts.models import User
 from backend.clock import utc_now
-from backend.compression.engine import Level
+from backend.compression.engine import Level, SignedPolicy
 from backend.compression.jobs import compress_bulk, compress_file, summary
 from backend.compression.schemas import BulkRequest
 from backend.compression.sources import (
@@ -63,8 +63,10 @@ def _params(file: Stored, settings: Mapping[str, Any]) -> dict[str, Any]:
         "original_bytes": file.file.size_bytes,
         "level": Level(settings["compression_level"]),
         "image_quality": settings["image_quality"],
+        "target_bytes": settings["target_bytes"],
         "sealed_password": seal(file.password) if file.password else None,
-        "change_signed": settings["change_signed"],
+        "signed": SignedPolicy(settings["signed"]),
+        "compress_attachments": settings["compress_attachments"],
     }
 
 
@@ -126,9 +128,9 @@ class BulkCompressionService:
     """Bulk compression from Python, under the names that earlier callers use.
 
     Needs an application context. A file is `{"name": …, "content": …}` with bytes or base64, or
-    `{"document_id": …}`, and may have a `password`; settings are `compression_level`,
-    `image_quality` and `change_signed`, each optional. What is read is read in a session of its
-    own: a caller that asks again and again sees how the job goes on, whatever it holds open.
+    `{"document_id": …}`, and may have a `password`; settings are those of `BatchSettings`, each
+    optional. What is read is read in a session of its own: a caller that asks again and again sees
+    how the job goes on, whatever it holds open.
     """
 
     def create_bulk_job(

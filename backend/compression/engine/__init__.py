@@ -8,16 +8,18 @@ from backend.compression.engine.errors import (
     QualityOutOfRange,
     WrongPassword,
 )
-from backend.compression.engine.levels import Level
-from backend.compression.engine.result import Compression
+from backend.compression.engine.levels import DEFAULT_QUALITY, Level
+from backend.compression.engine.receipt import Receipt, SignedPolicy
 
 __all__ = [
-    "Compression",
+    "DEFAULT_QUALITY",
     "DamagedPdf",
     "Level",
     "NeedsPassword",
     "NotAPdf",
     "QualityOutOfRange",
+    "Receipt",
+    "SignedPolicy",
     "WrongPassword",
     "compress",
 ]

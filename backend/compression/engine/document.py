@@ -27,6 +27,7 @@ _APPEND_ONLY = 2
 _FIELDS_MAX = 100_000
 # XMP as an element or an attribute. ISO 19005-1, 6.7.11 prescribes the prefix, and a search is
 # not upset by metadata that is no XML.
+_PDFA_LEVEL = re.compile(rb"pdfaid:conformance(?:\s[^>]*)?(?:>|=\s*[\"'])\s*(\w)")
 _PDFA_PART = re.compile(rb"pdfaid:part(?:\s[^>]*)?(?:>|=\s*[\"'])\s*(\d)")
 
 
@@ -116,16 +117,19 @@ def _has_signature_value(form: Dictionary) -> bool:
     return False
 
 
-def pdfa_part(pdf: Pdf) -> int | None:
-    """The part of ISO 19005 that the document says it conforms to, or None."""
+def pdfa_claim(pdf: Pdf) -> str | None:
+    """The part and level of ISO 19005 that a document says it conforms to, as "2b", or None."""
     metadata = pdf.Root.get(Name.Metadata)
     if not isinstance(metadata, pikepdf.Stream):
         return None
     try:
-        part = _PDFA_PART.search(metadata.read_bytes())
+        said = metadata.read_bytes()
     except MALFORMED:
         return None
-    return int(part[1]) if part else None
+    part, level = _PDFA_PART.search(said), _PDFA_LEVEL.search(said)
+    if part is None:
+        return None
+    return part[1].decode() + (level[1].decode().lower() if level else "")
 
 
 def save_pdf(pdf: Pdf, target: BinaryIO, progress: Progress, start: float, end: float) -> None:
@@ -136,7 +140,7 @@ def save_pdf(pdf: Pdf, target: BinaryIO, progress: Progress, start: float, end: 
     """
     # ISO 19005-1 builds on PDF 1.4, which has no object streams.
     packed = pikepdf.ObjectStreamMode.generate
-    if pdfa_part(pdf) == 1:
+    if (pdfa_claim(pdf) or "").startswith("1"):
         packed = pikepdf.ObjectStreamMode.disable
     try:
         pdf.save(
@@ -150,15 +154,3 @@ def save_pdf(pdf: Pdf, target: BinaryIO, progress: Progress, start: float, end: 
         )
     except MALFORMED as error:
         raise DamagedPdf("The PDF is damaged and cannot be written again.") from error
-
-
-def opens_alike(written: Path, original: Pdf, password: str | None) -> bool:
-    """Whether a written PDF opens as the original does, with as many pages and as protected."""
-    try:
-        with pikepdf.open(written, password=password or "") as pdf:
-            return (len(pdf.pages), pdf.is_encrypted) == (
-                len(original.pages),
-                original.is_encrypted,
-            )
-    except MALFORMED:
-        return False

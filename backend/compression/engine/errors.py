@@ -54,6 +54,7 @@ MALFORMED = (
 UNDECODABLE = (
     *MALFORMED,
     EOFError,
+    MemoryError,
     Image.DecompressionBombError,
     OSError,
     SyntaxError,

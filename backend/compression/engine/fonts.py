@@ -17,6 +17,7 @@ from backend.compression.engine.survey import ObjectId, Survey
 _PROGRAMS = (Name.FontFile2, Name.FontFile3)
 # What is gained of a smaller font is less than what it costs to look.
 _WORTH_BYTES = 2048
+_ALL_CODES = {b"<" + bytes(range(256)).hex().encode() + b">"}
 
 
 @dataclass(slots=True)
@@ -34,8 +35,8 @@ class _Program:
 def empty_unused(pdf: Pdf, survey: Survey) -> Iterator[tuple[Stream, bytes]]:
     """The font programs that get smaller, and their new bytes; nothing is written.
 
-    A font that a form's fields may be filled in with stays whole, as does one whose encoding is
-    not understood, and all of them where the document could not be followed.
+    Of a font that a form's fields may be filled in with, what its encoding has stays. One whose
+    encoding is not understood stays whole, as do all where the document could not be followed.
     """
     if not survey.complete or _has_templates(pdf):
         return
@@ -66,7 +67,10 @@ def _programs(pdf: Pdf, survey: Survey) -> Iterable[_Program]:
             continue
         for stream in _files(_descendant(font) or font):
             program = programs.setdefault(stream.objgen, _Program(stream))
-            if font.objgen in kept or not _note(program, font, survey.shown.get(font.objgen, ())):
+            shown = survey.shown.get(font.objgen, set())
+            if font.objgen in kept:
+                shown = shown | _ALL_CODES
+            if not _note(program, font, shown, filled_in=font.objgen in kept):
                 program.whole = True
     return programs.values()
 
@@ -102,12 +106,16 @@ def _files(font: Dictionary) -> Iterator[Stream]:
             yield stream
 
 
-def _note(program: _Program, font: Dictionary, shown: Iterable[bytes]) -> bool:
-    """Add what a font shows to what is known of its program; False when that is not understood."""
+def _note(program: _Program, font: Dictionary, shown: Iterable[bytes], *, filled_in: bool) -> bool:
+    """Add what a font shows to what is known of its program; False when that is not understood.
+
+    With a font of one byte a character, what is filled in shows some of 256; with one of several
+    it may be anything.
+    """
     strings = [_unescaped(each) for each in shown]
     below = _descendant(font)
     if font.get(Name.Subtype) == Name.Type0 and below is not None:
-        return _note_composite(program, font, below, strings)
+        return not filled_in and _note_composite(program, font, below, strings)
     if font.get(Name.Subtype) == Name.TrueType:
         program.codes |= {code for string in strings for code in string}
         program.names |= _names_of(font, program.codes)

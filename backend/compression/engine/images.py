@@ -70,6 +70,11 @@ def recode(
         return None
 
 
+def samples_in(image: Stream) -> int:
+    """How many samples an image has, by what it says."""
+    return (image.get_int(Name.Width, 0) or 0) * (image.get_int(Name.Height, 0) or 0)
+
+
 def replace(image: Stream, recoded: Recoded) -> None:
     """Store an image in its new way, in place."""
     encoded = recoded.encoded
@@ -111,7 +116,11 @@ def _exactly(
     most: float = math.inf,
 ) -> Recoded | None:
     """These samples, exactly; None where that is likely to take more than `most` bytes."""
-    few = None if Name.Decode in image else reduced(picture, space, soft_mask=soft_mask)
+    few = (
+        None
+        if Name.Decode in image
+        else reduced(picture, space, soft_mask=soft_mask, masked=Name.SMask in image)
+    )
     if few is None:
         encoded = flate(picture, most)
         return Recoded(encoded, picture.size, space=space) if encoded else None

@@ -5,6 +5,8 @@ from enum import StrEnum
 
 from backend.compression.engine.errors import QualityOutOfRange
 
+DEFAULT_QUALITY = 80
+
 
 class Level(StrEnum):
     """How much a reader may notice, from nothing to some softness in photos."""
@@ -28,22 +30,57 @@ class Aim:
     subsampling: str
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One way to compress a document, gentler than some and stronger than others.
+
+    `aim` is None when the pixels of images stay as they are. `floor` is the least similarity of a
+    page, from 0 to 1, with which a document may be handed on.
+    """
+
+    level: Level
+    aim: Aim | None
+    floor: float
+
+
 # dpi, what is added to the quality that was asked for, chroma layout
 _AIMS = {
     Level.LOW: (300, +5, "4:4:4"),
     Level.MEDIUM: (144, -15, "4:2:0"),
     Level.HIGH: (105, -27, "4:2:0"),
 }
+_FLOORS = {Level.LOSSLESS: 0.999, Level.LOW: 0.95, Level.MEDIUM: 0.93, Level.HIGH: 0.90}
+# Who asks for a lower quality than the default means it: then only a ruined page is a fault.
+_RUINED = 0.5
+_SHRINKING_QUALITIES = (60, 45, 30, 15)
 
 
-def aim_of(level: Level, image_quality: int) -> Aim | None:
-    """What images are brought down to, or None when their pixels stay as they are.
+def steps_from(level: Level, image_quality: int) -> list[Step]:
+    """The step that was asked for, and the gentler ones that are taken when it changes too much.
 
     Raises QualityOutOfRange unless `image_quality` is from 1 to 100.
     """
+    levels = list(Level)
+    gentler = levels[: levels.index(level) + 1]
+    return [_step(each, image_quality) for each in reversed(gentler)]
+
+
+def all_steps(image_quality: int) -> list[Step]:
+    """The steps from the gentlest to the strongest, for a document that must get so small.
+
+    Raises QualityOutOfRange unless `image_quality` is from 1 to 100.
+    """
+    below = [quality for quality in _SHRINKING_QUALITIES if quality < image_quality]
+    return [_step(level, image_quality) for level in Level] + [
+        _step(Level.HIGH, quality) for quality in below
+    ]
+
+
+def _step(level: Level, image_quality: int) -> Step:
     if not 1 <= image_quality <= 100:
         raise QualityOutOfRange(f"The image quality is {image_quality}; it can be 1 to 100.")
     if level is Level.LOSSLESS:
-        return None
+        return Step(level, None, _FLOORS[level])
     dpi, shift, subsampling = _AIMS[level]
-    return Aim(dpi, min(95, max(1, image_quality + shift)), subsampling)
+    aim = Aim(dpi, min(95, max(1, image_quality + shift)), subsampling)
+    return Step(level, aim, _FLOORS[level] if image_quality >= DEFAULT_QUALITY else _RUINED)

@@ -23,13 +23,17 @@ class Reduced:
     space: Object
 
 
-def reduced(picture: Image.Image, space: Object, *, soft_mask: bool) -> Reduced | None:
+def reduced(
+    picture: Image.Image, space: Object, *, soft_mask: bool, masked: bool = False
+) -> Reduced | None:
     """The same picture with fewer bits, or None when it has too many colours.
 
     A soft mask can only be gray (ISO 32000-2, 11.6.5.2), so it is stored with 1 bit or as it is.
+    What is `masked` by one gets no palette but of one colour: PDFium scales the two another way
+    then, and what is half transparent changes its colour.
     """
     colours = picture.getcolors(COLOURS_MAX) if picture.mode in {"L", "RGB"} else None
-    if colours is None:
+    if colours is None or (masked and len(colours) > 1):
         return None
     samples: Samples = np.asarray(picture)
     values = np.array(sorted(value for _, value in colours), np.uint8).reshape(len(colours), -1)
@@ -43,7 +47,9 @@ def reduced(picture: Image.Image, space: Object, *, soft_mask: bool) -> Reduced 
         keys, known = samples.astype(np.uint16), values[:, 0].astype(np.uint16)
     index_of = np.zeros(1 << 16, np.uint8)
     index_of[known] = np.arange(len(known))
-    bits = next(each for each in (1, 2, 4, 8) if len(known) <= 1 << each)
+    # PDFium enlarges pictures of two colours in another way when they have one bit.
+    depths = (2, 4, 8) if len(known) > 1 else (1,)
+    bits = next(each for each in depths if len(known) <= 1 << each)
     indexed = Array([Name.Indexed, space, len(known) - 1, String(values.tobytes())])
     return Reduced(_packed(index_of[keys], bits), bits, indexed)
 

@@ -10,7 +10,7 @@ from pikepdf import Array, Dictionary, Name, Object, Stream
 _OUTPUT = {b"B2A0", b"B2A1", b"B2A2", b"B2D0", b"B2D1", b"B2D2", b"B2D3", b"gamt"}
 _PREVIEW = {b"pre0", b"pre1", b"pre2"}
 _HEADER, _ENTRY = 128, 12
-_SIZE, _CLASS, _ID = slice(0, 4), slice(12, 16), slice(84, 100)
+_SIZE, _CLASS, _DATE, _ID = slice(0, 4), slice(12, 16), slice(24, 36), slice(84, 100)
 _TAGS_MAX = 1000
 
 
@@ -46,7 +46,9 @@ def _outputs(holder: Dictionary | Stream) -> Iterator[Stream]:
 
 
 def slimmed(profile: bytes) -> bytes:
-    """A profile that gives the same colours, without what is for output.
+    """A profile that gives the same colours, without what is for output, and its date.
+
+    So profiles that a program has made anew for each image are alike, and are stored once.
 
     Raises ValueError or struct.error for what is no profile.
     """
@@ -60,7 +62,7 @@ def slimmed(profile: bytes) -> bytes:
     ]
     kept = [entry for entry in entries if entry[0] not in _OUTPUT | _PREVIEW]
     if len(kept) == len(entries) or not any(tag.startswith((b"A2B", b"D2B")) for tag, *_ in kept):
-        return profile
+        return _undated(profile[:_HEADER]) + profile[_HEADER:]
     at = _HEADER + 4 + _ENTRY * len(kept)
     places: dict[tuple[int, int], int] = {}
     table, body = [], []
@@ -72,8 +74,13 @@ def slimmed(profile: bytes) -> bytes:
             body.append(data)
             at += len(data)
         table.append(struct.pack(">4sII", tag, places[start, size], size))
-    head = bytearray(profile[:_HEADER])
+    head = bytearray(_undated(profile[:_HEADER]))
     head[_SIZE] = struct.pack(">I", at)
     head[_CLASS] = b"scnr"  # of which nothing more is asked than to be read
-    head[_ID] = bytes(16)  # none was computed
     return bytes(head) + struct.pack(">I", len(kept)) + b"".join(table + body)
+
+
+def _undated(head: bytes) -> bytes:
+    undated = bytearray(head)
+    undated[_DATE], undated[_ID] = bytes(12), bytes(16)  # zeros: that none was computed
+    return bytes(undated)

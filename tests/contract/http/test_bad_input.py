@@ -123,8 +123,9 @@ def test_json_of_any_depth_is_refused_and_breaks_nothing(ann: Caller, depth: int
         batch(compression_level="ultra"),
         batch(compression_level=None),
         batch(compression_level=["low"]),
-        batch(change_signed="yes"),
-        batch(change_signed=None),
+        batch(signed="yes"),
+        batch(compress_attachments=None),
+        batch(target_bytes=0),
     ],
     ids=lambda body: repr(body)[:60],
 )
@@ -151,7 +152,7 @@ def test_a_quality_that_is_none_is_refused_in_a_form(ann: Caller, quality: str) 
     [
         {"compression_level": "ultra"},
         {"compression_level": "\x00"},
-        {"change_signed": "perhaps"},
+        {"compress_attachments": "perhaps"},
         {"user_id": "1"},
         {"password": "p" * 513},
         {"password": ["a", "b"]},

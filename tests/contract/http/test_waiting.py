@@ -18,7 +18,7 @@ import httpx
 import pytest
 from flask_jwt_extended import create_access_token, decode_token
 
-from backend.compression.engine import Level
+from backend.compression.engine import Level, SignedPolicy
 from backend.compression.jobs import compress_bulk, compress_file
 from backend.db import transaction
 from backend.jobs import attempts, batches, claims, submit, submit_batch
@@ -37,8 +37,10 @@ FILE = {
     "original_bytes": 1,
     "level": Level.MEDIUM,
     "image_quality": 80,
+    "target_bytes": None,
     "sealed_password": None,
-    "change_signed": False,
+    "signed": SignedPolicy.SKIP,
+    "compress_attachments": False,
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backend.compression.engine import Level, compress
+from backend.compression.engine import Level, SignedPolicy, compress
 from backend.errors import AppError
 
 SAMPLES = Path(__file__).parents[2] / "fixtures" / "pdf"
@@ -26,12 +26,18 @@ def compressed_or_refused(content: bytes) -> None:
         source, target = folder / "source.pdf", folder / "small.pdf"
         source.write_bytes(content)
         try:
-            done = compress(source, target, level=Level.MEDIUM, password="baz", change_signed=True)
+            done = compress(
+                source,
+                target,
+                level=Level.MEDIUM,
+                password="baz",
+                signed=SignedPolicy.COPY_AND_INVALIDATE,
+            )
         except AppError:
             assert {path.name for path in folder.iterdir()} == {"source.pdf"}
             return
-        with pikepdf.open(target, password="baz" if done.encrypted else "") as pdf:
-            assert len(pdf.pages) == done.pages > 0
+        with pikepdf.open(target, password="baz" if done.after.inventory.encrypted else "") as pdf:
+            assert len(pdf.pages) == done.after.inventory.pages > 0
 
 
 @settings(

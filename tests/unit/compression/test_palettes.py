@@ -31,7 +31,7 @@ def colours(count: int, mode: str) -> Image.Image:
 
 @pytest.mark.parametrize(
     ("mode", "count", "bits"),
-    [("RGB", 2, 1), ("RGB", 3, 2), ("RGB", 14, 4), ("RGB", 90, 8), ("L", 2, 1), ("L", 9, 4)],
+    [("RGB", 2, 2), ("RGB", 3, 2), ("RGB", 14, 4), ("RGB", 90, 8), ("L", 2, 2), ("L", 9, 4)],
 )
 def test_few_colours_take_few_bits(
     mode: str,
