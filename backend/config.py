@@ -6,6 +6,7 @@ are read, in that order of weight. `.env.example` lists every setting, and a tes
 """
 
 import os
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal, Self
@@ -19,6 +20,8 @@ from sqlalchemy.exc import ArgumentError
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
+
+_CLAMD_URL = re.compile(r"unix:///[^?#]+|tcp://([\w.-]+|\[[\da-fA-F:]+\])(:\d{1,5})?")
 
 
 class SettingsError(Exception):
@@ -71,6 +74,7 @@ class Settings(BaseSettings):
     max_file_bytes: int = Field(512 * MIB, ge=1)
     max_batch_files: int = Field(1000, ge=1)
     max_owner_bytes: int = Field(20 * GIB, ge=1)
+    clamd_url: str = ""
 
     # The job core
     lease_seconds: float = Field(30, gt=0)
@@ -102,6 +106,13 @@ class Settings(BaseSettings):
             known = False
         if not known:
             raise ValueError("it must read like postgresql://user:password@host/database")
+        return url
+
+    @field_validator("clamd_url")
+    @classmethod
+    def _is_a_socket(cls, url: str) -> str:
+        if url and not (_CLAMD_URL.fullmatch(url) and urlsplit(url).port != 0):
+            raise ValueError("it must read like unix:///run/clamav/clamd.ctl or tcp://host:3310")
         return url
 
     @model_validator(mode="after")

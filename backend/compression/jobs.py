@@ -16,6 +16,7 @@ from backend.errors import Gone, InvalidInput
 from backend.jobs import JobContext, Retry, artifacts, job, queries
 from backend.jobs.models import Artifact, Job
 from backend.jobs.states import JobState
+from backend.storage import antivirus
 from backend.storage import services as storage
 from backend.storage.models import StoredFile
 from backend.storage.names import unique_names
@@ -54,6 +55,8 @@ def compress_file(
         raise Gone(f"{name} has expired; send it again.")
     storage.fetch(stored, source)
     db.session.commit()
+    password = unseal(sealed_password) if sealed_password else None
+    antivirus.scan_stored(source, name, password)
 
     def progress(fraction: float) -> None:
         ctx.check_cancelled()
@@ -65,7 +68,7 @@ def compress_file(
         level=level,
         image_quality=image_quality,
         target_bytes=target_bytes,
-        password=unseal(sealed_password) if sealed_password else None,
+        password=password,
         signed=signed,
         attachments=compress_attachments,
         progress=progress,

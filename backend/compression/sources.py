@@ -12,6 +12,7 @@ from backend.compression.schemas import refuse_too_many
 from backend.documents import services as documents
 from backend.errors import InvalidInput
 from backend.storage import services as storage
+from backend.storage.antivirus import Received, refuse_infected
 from backend.storage.models import StoredFile
 from backend.storage.names import checked_name
 from backend.storage.spool import Spool, write_base64
@@ -45,6 +46,7 @@ def from_entries(entries: Sequence[Mapping[str, Any]]) -> list[Source]:
     try:
         for number, entry in enumerate(entries):
             sources.append(_from_entry(entry, f"files.{number}"))
+        _check(sources)
     except BaseException:
         close(sources)
         raise
@@ -59,7 +61,6 @@ def _from_entry(entry: Mapping[str, Any], field: str) -> Source:
     spool = storage.open_spool()
     try:
         write_base64(spool, entry["content"], f"{field}.content")
-        _check_pdf(spool, name, field)
     except BaseException:
         spool.close()
         raise
@@ -76,16 +77,29 @@ def from_uploads(uploads: Sequence[Any], passwords: Sequence[str]) -> list[Sourc
             fields={"password": ["One for all files, or one for each."]},
         )
     each = [*passwords] if len(passwords) == len(uploads) else [*passwords, None][:1] * len(uploads)
-    return [
+    sources = [
         _from_upload(upload, password, f"files.{number}")
         for number, (upload, password) in enumerate(zip(uploads, each, strict=True))
     ]
+    _check(sources)
+    return sources
 
 
 def _from_upload(upload: Any, password: str | None, field: str) -> Source:
     name = checked_name(upload.filename or "", f"{field}.name")
-    _check_pdf(upload.stream, name, field)
     return Source(name=name, spool=upload.stream, password=password or None)
+
+
+def _check(sources: Sequence[Source]) -> None:
+    """Refuse what is infected, all of it, and then the first that is no PDF."""
+    received = {
+        f"files.{number}": Received(source.name, source.spool, source.password)
+        for number, source in enumerate(sources)
+        if source.spool is not None
+    }
+    refuse_infected(received)
+    for field, file in received.items():
+        _check_pdf(file.spool, file.name, field)
 
 
 def _check_pdf(spool: Spool, name: str, field: str) -> None:

@@ -12,6 +12,7 @@ from backend.errors import InvalidInput
 from backend.http.api import Blueprint, check_form
 from backend.http.idempotency import idempotent
 from backend.http.pagination import PageQuery
+from backend.storage.antivirus import Received, refuse_infected
 from backend.storage.names import checked_name
 from backend.storage.sweeping import placing
 
@@ -61,6 +62,7 @@ def create(files: dict[str, Any]) -> dict[str, Any]:
     owner_id, upload = current_user().id, files["file"]
     name = checked_name(upload.filename or "", "file")
     spool = upload.stream
+    refuse_infected({"file": Received(name, spool)})
     if spool.size_bytes == 0:
         raise InvalidInput(
             f"file: {name} is empty.", code="empty_file", fields={"file": ["It is empty."]}

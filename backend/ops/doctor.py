@@ -18,11 +18,12 @@ from sqlalchemy import func, select
 from backend.clock import utc_now
 from backend.config import MIB, Settings
 from backend.db import db, db_now
+from backend.errors import Unavailable
 from backend.jobs import marks, overview, schedules
 from backend.jobs.marks import Mark
 from backend.jobs.models import IS_LEASED, IS_READY, Job, Pause, PauseScope
 from backend.ops.readiness import WORKER_SECONDS, redis_fault
-from backend.storage import sweeping
+from backend.storage import antivirus, sweeping
 from backend.storage.blobs import store
 from backend.storage.models import StoredFile, blob_key
 
@@ -331,6 +332,18 @@ def disk() -> Found:
         )
 
 
+def virus_scan() -> Found:
+    """A virus scanner that is wanted and away."""
+    try:
+        if antivirus.is_on():
+            antivirus.ping()
+    except Unavailable:
+        yield (
+            f"clamd does not answer at {_settings().clamd_url}: files that are sent are refused.",
+            "Start it, or set CLAMD_URL to where it is.",
+        )
+
+
 def database() -> Found:
     """A database that is away."""
     try:
@@ -361,6 +374,7 @@ CHECKS: tuple[Callable[[], Found], ...] = (
     pauses,
     doorbells,
     files,
+    virus_scan,
 )
 
 

@@ -1,4 +1,7 @@
-"""Whether this instance can do its work: database, broker, storage, and a worker seen lately."""
+"""Whether this instance can do its work: database, broker, storage, and a worker seen lately.
+
+And clamd, where there is to be a virus scan.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +13,7 @@ from sqlalchemy import select
 from backend.config import Settings
 from backend.db import db
 from backend.jobs.workers import seen_within
+from backend.storage import antivirus
 from backend.storage.blobs import store
 
 WORKER_SECONDS = 60.0
@@ -24,6 +28,8 @@ def checks() -> dict[str, str]:
         "storage": _storage,
         "workers": _workers,
     }
+    if antivirus.is_on():
+        parts["antivirus"] = _antivirus
     return {name: _said(check) for name, check in parts.items()}
 
 
@@ -73,6 +79,11 @@ def redis_fault(client: Any) -> str | None:
 
 def _storage() -> str:
     store().exists("readiness")
+    return "ok"
+
+
+def _antivirus() -> str:
+    antivirus.ping()
     return "ok"
 
 

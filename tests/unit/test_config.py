@@ -69,6 +69,13 @@ def test_postgresql_is_reached_by_psycopg() -> None:
 
 
 @pytest.mark.parametrize(
+    "url", ["", "unix:///run/clamav/clamd.ctl", "tcp://av.example.org:3310", "tcp://[::1]:3310"]
+)
+def test_clamd_is_named_by_its_socket(url: str) -> None:
+    assert settings_of(clamd_url=url).clamd_url == url
+
+
+@pytest.mark.parametrize(
     ("name", "value", "said"),
     [
         ("DATABASE_URL", "mysql://h/d", "DATABASE_URL is 'mysql://h/d': it must read like"),
@@ -76,6 +83,11 @@ def test_postgresql_is_reached_by_psycopg() -> None:
         ("WEB_THREADS", "many", "WEB_THREADS is 'many'"),
         ("LEASE_SECONDS", "5", "LEASE_SECONDS is 5: it must be at least twice HEARTBEAT_SECONDS"),
         ("MAX_STREAMS", "0", "MAX_STREAMS is '0'"),
+        ("CLAMD_URL", "/run/clamd", "CLAMD_URL is '/run/clamd': it must read like unix:///run/"),
+        ("CLAMD_URL", "unix://run/clamd", "CLAMD_URL is 'unix://run/clamd': it must read like"),
+        ("CLAMD_URL", "tcp://:3310", "CLAMD_URL is 'tcp://:3310': it must read like"),
+        ("CLAMD_URL", "tcp://h:0", "CLAMD_URL is 'tcp://h:0': it must read like"),
+        ("CLAMD_URL", "tcp://h:66000", "CLAMD_URL is 'tcp://h:66000': port out of range"),
     ],
 )
 def test_a_wrong_setting_is_named(
