@@ -7,6 +7,8 @@ are read, in that order of weight. `.env.example` lists every setting, and a tes
 
 import os
 import re
+import secrets
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal, Self
@@ -200,10 +202,19 @@ def load_settings() -> Settings:
     """
     data_dir = Path(os.environ.get("DATA_DIR", "") or "var")
     try:
-        return Settings(_env_file=(data_dir / "sluice.env", ".env"), _env_file_encoding="utf-8")
+        settings = Settings(_env_file=(data_dir / "sluice.env", ".env"), _env_file_encoding="utf-8")
     except ValidationError as error:
         lines = [_sentence(dict(detail)) for detail in error.errors()]
         raise SettingsError("\n".join(lines)) from None
+    if not settings.secret_key.get_secret_value() and _works_on_files_alone():
+        key = SecretStr(secrets.token_hex(32))
+        return settings.model_copy(update={"secret_key": key})
+    return settings
+
+
+def _works_on_files_alone() -> bool:
+    """Whether this is `flask … compress`, which signs and seals nothing, and so needs no secret."""
+    return os.environ.get("FLASK_RUN_FROM_CLI") == "true" and "compress" in sys.argv[1:]
 
 
 def _sentence(detail: dict[str, object]) -> str:

@@ -24,6 +24,7 @@ def configure_logging(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
+    logging.getLogger("pyvips").setLevel(logging.WARNING)  # tells of every picture
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

@@ -9,6 +9,7 @@ from flask import Flask
 from backend.accounts import commands as accounts_commands
 from backend.accounts import routes as accounts_routes
 from backend.accounts.guards import configure_accounts
+from backend.compression import commands as compression_commands
 from backend.compression import jobs as compression_jobs
 from backend.compression import routes as compression_routes
 from backend.config import Settings
@@ -59,4 +60,5 @@ COMMANDS: tuple[click.Command, ...] = (
     jobs_commands.queues,
     jobs_commands.kinds,
     jobs_commands.workers,
+    compression_commands.compress_command,
 )

@@ -13,9 +13,20 @@ from backend.compression.schemas import (
     BulkAcceptedSchema,
     BulkForm,
     BulkRequest,
+    EstimateForm,
+    EstimateSchema,
+    FileEntry,
     FormSettings,
 )
-from backend.compression.sources import Source, discarded, from_entries, from_uploads, spools_of
+from backend.compression.sources import (
+    Source,
+    discarded,
+    from_entries,
+    from_entry,
+    from_upload,
+    from_uploads,
+    spools_of,
+)
 from backend.db import db, transaction
 from backend.errors import InvalidInput
 from backend.http.api import Blueprint, check_form
@@ -75,6 +86,36 @@ def _sent() -> tuple[list[Source], dict[str, Any]]:
             fields={"files": ["At least one is needed."]},
         )
     return from_uploads(uploads, settings["password"]), settings
+
+
+@blueprint.route("/api/compress/estimate", methods=["POST"])
+@signed_in
+@takes_files
+@blueprint.doc(
+    requestBody={
+        "required": True,
+        "content": {
+            "application/json": {"schema": FileEntry},
+            "multipart/form-data": {"schema": EstimateForm},
+        },
+    }
+)
+@blueprint.response(200, EstimateSchema)
+def estimate() -> dict[str, Any]:
+    """See how small a PDF will get at each level, within two seconds, and why not smaller."""
+    source = _sent_alone()
+    with discarded([source]):
+        return services.estimate(db.session(), current_user().id, source)
+
+
+def _sent_alone() -> Source:
+    parser = blueprint.ARGUMENTS_PARSER
+    if request.mimetype != "multipart/form-data":
+        return from_entry(parser.parse(FileEntry, request, location="json"))
+    check_form(request, {"file": False}, {"password": False})
+    form = parser.parse(EstimateForm(only=["password"]), request, location="form")
+    upload = parser.parse(EstimateForm(only=["file"]), request, location="files")["file"]
+    return from_upload(upload, form["password"])
 
 
 @blueprint.route("/api/compress/jobs/<uuid:job_id>")

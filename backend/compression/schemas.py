@@ -120,6 +120,41 @@ class BulkForm(FormSettings):
     )
 
 
+class EstimateForm(Schema):
+    """A file to look at, as multipart/form-data."""
+
+    file = fields.Raw(required=True, metadata={"type": "string", "format": "binary"})
+    password = fields.String(validate=validate.Length(max=LONGEST_PASSWORD), load_default=None)
+
+
+class ExpectedSchema(Schema):
+    """How small a level will make a file."""
+
+    level = fields.String(required=True, validate=validate.OneOf(LEVELS))
+    bytes = fields.Integer(required=True)
+
+
+class EstimateSchema(Schema):
+    """How small a file will get at each level.
+
+    `expected` is from a sample, of so many of the file's bytes as `sampled` says, from 0 to 1; it
+    is empty when the file could not be looked at in time. `reasons` say why it gets hardly smaller,
+    `problems` what is broken in it.
+    """
+
+    success = fields.Boolean(required=True)
+    name = fields.String(required=True)
+    original_bytes = fields.Integer(required=True)
+    pages = fields.Integer(required=True)
+    signed = fields.Boolean(required=True)
+    encrypted = fields.Boolean(required=True)
+    sizes = fields.Nested("SizesSchema", required=True, allow_none=True)
+    expected = fields.List(fields.Nested(ExpectedSchema), required=True)
+    sampled = fields.Float(required=True)
+    reasons = fields.List(fields.String(), required=True)
+    problems = fields.List(fields.String(), required=True)
+
+
 class BulkAcceptedSchema(AcceptedSchema):
     """The answer to an accepted batch."""
 

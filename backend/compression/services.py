@@ -2,7 +2,11 @@
 
 import base64
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import BoundedSemaphore
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from backend.accounts.models import User
 from backend.clock import utc_now
+from backend.compression import engine
 from backend.compression.engine import Level, SignedPolicy
 from backend.compression.jobs import compress_bulk, compress_file, summary
 from backend.compression.schemas import BulkRequest
@@ -25,13 +30,19 @@ from backend.compression.sources import (
 from backend.config import Settings
 from backend.crypto import seal
 from backend.db import db, transaction
-from backend.errors import NotFound
+from backend.documents import services as documents
+from backend.errors import NotFound, Unavailable
 from backend.jobs import queries, submit_batch
 from backend.jobs.models import Job
 from backend.jobs.schemas import state_of, whole_percent
 from backend.jobs.signals import ring
 from backend.jobs.states import CLIENT_STATE, CLIENT_STATUS, JobState
+from backend.storage import services as storage
 from backend.storage.sweeping import placing
+
+# Looking at a file takes a processor for two seconds, and a web server has others to answer.
+ESTIMATES_AT_ONCE, ESTIMATE_WAIT_SECONDS = 2, 1.0
+_estimating = BoundedSemaphore(ESTIMATES_AT_ONCE)
 
 FILE_STATUS = {**CLIENT_STATUS, JobState.RETRYING: "pending"}
 
@@ -81,6 +92,39 @@ def submit_received(
     expires_at = utc_now() + timedelta(seconds=limits.upload_retention_seconds)
     stored = store_all(session, owner_id, sources, expires_at)
     return submit(session, owner_id, stored, settings)
+
+
+def estimate(session: Session, owner_id: int, source: Source) -> dict[str, Any]:
+    """How small a file will get, by a program that has two seconds for it.
+
+    Raises NotFound for a document that is none of the owner's, InvalidInput for what is no PDF or
+    cannot be opened, Unavailable when too many are being looked at.
+    """
+    if not _estimating.acquire(timeout=ESTIMATE_WAIT_SECONDS):
+        raise Unavailable("Many files are being looked at just now. Try again in a moment.")
+    try:
+        with TemporaryDirectory(prefix="estimate-") as folder:
+            name, path = _at_hand(session, owner_id, source, Path(folder))
+            found = engine.estimate(path, source.password)
+    finally:
+        _estimating.release()
+    return {
+        **asdict(found),
+        "success": True,
+        "name": name,
+        "expected": [{"level": level, "bytes": size} for level, size in found.expected.items()],
+    }
+
+
+def _at_hand(session: Session, owner_id: int, source: Source, folder: Path) -> tuple[str, Path]:
+    if source.spool is not None:
+        source.spool.seal()
+        return source.name, source.spool.path
+    document = documents.owned(session, owner_id, source.document_id or 0)
+    path = folder / "source.pdf"
+    storage.fetch(document.file, path)
+    session.commit()  # the look takes long
+    return document.name, path
 
 
 def owned_batch(session: Session, owner_id: int, job_id: UUID) -> Job:

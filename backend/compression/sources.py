@@ -42,25 +42,39 @@ class Stored:
 
 def from_entries(entries: Sequence[Mapping[str, Any]]) -> list[Source]:
     """The sources of a JSON request: contents in base64 and ids of documents."""
+    return _from_entries([(f"files.{number}.", entry) for number, entry in enumerate(entries)])
+
+
+def from_entry(entry: Mapping[str, Any]) -> Source:
+    """The source of a JSON request about one file."""
+    return _from_entries([("", entry)])[0]
+
+
+def _from_entries(entries: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Source]:
     sources: list[Source] = []
     try:
-        for number, entry in enumerate(entries):
-            sources.append(_from_entry(entry, f"files.{number}"))
-        _check(sources)
+        for prefix, entry in entries:
+            sources.append(_from_entry(entry, prefix))
+        _check(
+            {
+                prefix.rstrip(".") or "content": each
+                for (prefix, _), each in zip(entries, sources, strict=True)
+            }
+        )
     except BaseException:
         close(sources)
         raise
     return sources
 
 
-def _from_entry(entry: Mapping[str, Any], field: str) -> Source:
+def _from_entry(entry: Mapping[str, Any], prefix: str) -> Source:
     password = entry.get("password")
     if entry.get("document_id") is not None:
         return Source(name="", document_id=entry["document_id"], password=password)
-    name = checked_name(entry["name"], f"{field}.name")
+    name = checked_name(entry["name"], f"{prefix}name")
     spool = storage.open_spool()
     try:
-        write_base64(spool, entry["content"], f"{field}.content")
+        write_base64(spool, entry["content"], f"{prefix}content")
     except BaseException:
         spool.close()
         raise
@@ -77,24 +91,31 @@ def from_uploads(uploads: Sequence[Any], passwords: Sequence[str]) -> list[Sourc
             fields={"password": ["One for all files, or one for each."]},
         )
     each = [*passwords] if len(passwords) == len(uploads) else [*passwords, None][:1] * len(uploads)
-    sources = [
-        _from_upload(upload, password, f"files.{number}")
+    sources = {
+        f"files.{number}": _from_upload(upload, password, f"files.{number}.name")
         for number, (upload, password) in enumerate(zip(uploads, each, strict=True))
-    ]
+    }
     _check(sources)
-    return sources
+    return [*sources.values()]
+
+
+def from_upload(upload: Any, password: str | None) -> Source:
+    """The source of a multipart request about one file."""
+    source = _from_upload(upload, password, "file")
+    _check({"file": source})
+    return source
 
 
 def _from_upload(upload: Any, password: str | None, field: str) -> Source:
-    name = checked_name(upload.filename or "", f"{field}.name")
+    name = checked_name(upload.filename or "", field)
     return Source(name=name, spool=upload.stream, password=password or None)
 
 
-def _check(sources: Sequence[Source]) -> None:
-    """Refuse what is infected, all of it, and then the first that is no PDF."""
+def _check(sources: Mapping[str, Source]) -> None:
+    """Refuse what is infected, all of it, and then the first that is no PDF; by their fields."""
     received = {
-        f"files.{number}": Received(source.name, source.spool, source.password)
-        for number, source in enumerate(sources)
+        field: Received(source.name, source.spool, source.password)
+        for field, source in sources.items()
         if source.spool is not None
     }
     refuse_infected(received)

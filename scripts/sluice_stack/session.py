@@ -6,7 +6,7 @@ import time
 import httpx
 from rich.console import Console
 
-from sluice_stack import StackError, database, environment, login, samples, supervisor
+from sluice_stack import StackError, batches, database, environment, login, samples, supervisor
 from sluice_stack.environment import Surroundings
 from sluice_stack.folder import DataFolder
 from sluice_stack.login import Login
@@ -56,9 +56,9 @@ def _show_samples(client: httpx.Client, console: Console, folder: DataFolder) ->
         return
     console.print("\nSample jobs: compressing five PDFs")
     try:
-        samples.run(client, console, archive)
+        batches.compress(client, console, samples.paths(), {}, archive)
         console.print(f"The copies are in {archive}")
-    except samples.SamplesFailed as error:
+    except batches.BatchFailed as error:
         console.print(f"The sample jobs failed: {error}")
 
 

@@ -8,12 +8,14 @@ from backend.compression.engine.errors import (
     QualityOutOfRange,
     WrongPassword,
 )
+from backend.compression.engine.estimating import Estimate, estimate
 from backend.compression.engine.levels import DEFAULT_QUALITY, Level
 from backend.compression.engine.receipt import Receipt, SignedPolicy
 
 __all__ = [
     "DEFAULT_QUALITY",
     "DamagedPdf",
+    "Estimate",
     "Level",
     "NeedsPassword",
     "NotAPdf",
@@ -22,4 +24,5 @@ __all__ = [
     "SignedPolicy",
     "WrongPassword",
     "compress",
+    "estimate",
 ]

@@ -6,11 +6,9 @@ The program is started once and kept, and started anew after a document that end
 import atexit
 import json
 import os
-import selectors
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.compression.engine import viewer
+from backend.compression.engine.pipes import lines_within
 
 # A page that takes longer to render is given up, and the program with it.
 _PAGE_SECONDS = 60.0
@@ -127,29 +126,13 @@ def _asked(question: dict[str, Any]) -> Iterator[dict[str, Any]]:
     except OSError as error:
         _stop()
         raise _Ended("the renderer ended") from error
-    for line in _lines(stdout.fileno()):
+    for line in lines_within(stdout, _PAGE_SECONDS):
         answer = json.loads(line)
         yield answer
         if "pages" in answer or "problem" in answer:
             return
-
-
-def _lines(descriptor: int) -> Iterator[bytes]:
-    """The lines of a pipe, each within its time."""
-    rest = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(descriptor, selectors.EVENT_READ)
-        deadline = time.monotonic() + _PAGE_SECONDS
-        while True:
-            ready = selector.select(max(0.0, deadline - time.monotonic()))
-            chunk = os.read(descriptor, 65536) if ready else b""
-            if not chunk:
-                _stop()
-                raise _Ended("the renderer " + ("ended" if ready else "took too long for a page"))
-            *lines, rest = (rest + chunk).split(b"\n")
-            if lines:
-                deadline = time.monotonic() + _PAGE_SECONDS
-            yield from lines
+    _stop()
+    raise _Ended("the renderer ended, or took too long for a page")
 
 
 def _started() -> subprocess.Popen[bytes]:

@@ -46,11 +46,28 @@ def open_pdf(source: Path, password: str | None) -> Pdf:
         raise NeedsPassword("This PDF needs a password to be opened.") from error
     except MALFORMED as error:
         _require_objects(source)
-        raise DamagedPdf("The PDF is damaged and cannot be opened.") from error
+        reason = _reason(error, source)
+        raise DamagedPdf(f"The PDF is damaged and cannot be opened{reason}") from error
     if not pdf.pages:
         pdf.close()
         raise DamagedPdf("The PDF is damaged: it has no pages.")
     return pdf
+
+
+def problems_of(pdf: Pdf, source: Path) -> list[str]:
+    """What qpdf had to repair so far, in its words."""
+    return list(dict.fromkeys(_without(source, str(each)) for each in pdf.get_warnings()))
+
+
+def _reason(error: Exception, source: Path) -> str:
+    """What qpdf says is broken, as the end of a sentence; of other errors nothing."""
+    if not isinstance(error, pikepdf.PdfError):
+        return "."
+    return f": {_without(source, str(error)).removesuffix('.')}."
+
+
+def _without(source: Path, said: str) -> str:
+    return said.replace(str(source), "").lstrip(": ").strip()
 
 
 def _require_header(source: Path) -> None:

@@ -70,6 +70,11 @@ def recode(
         return None
 
 
+def is_bilevel(image: Stream) -> bool:
+    """Whether an image has one bit a sample, by what it says."""
+    return bool(image.get(Name.ImageMask, False)) or image.get_int(Name.BitsPerComponent, 8) == 1
+
+
 def samples_in(image: Stream) -> int:
     """How many samples an image has, by what it says."""
     return (image.get_int(Name.Width, 0) or 0) * (image.get_int(Name.Height, 0) or 0)

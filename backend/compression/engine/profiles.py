@@ -2,8 +2,11 @@
 
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from pikepdf import Array, Dictionary, Name, Object, Stream
+
+from backend.compression.engine.errors import UNDECODABLE
 
 # From the profile's colours to a device's, and what can be printed: a profile that says what an
 # image's colours are is read the other way.
@@ -43,6 +46,16 @@ def _outputs(holder: Dictionary | Stream) -> Iterator[Stream]:
     space = group.get(Name.CS) if isinstance(group, Dictionary) else None
     if isinstance(space, Array) and len(space) > 1 and isinstance(space[1], Stream):
         yield space[1]
+
+
+def slimmer(things: Sequence[Object]) -> Iterator[tuple[Stream, bytes]]:
+    """The profiles that change, and what they become; nothing is written."""
+    for stream in sources(things):
+        with suppress(*UNDECODABLE):
+            before = stream.read_bytes()
+            after = slimmed(before)
+            if after != before:
+                yield stream, after
 
 
 def slimmed(profile: bytes) -> bytes:

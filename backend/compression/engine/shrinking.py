@@ -45,10 +45,10 @@ def shrink(pdf: Pdf, aim: Aim | None, progress: Progress) -> Work:
     private = strip(objects_of(pdf))
     merged = merge_duplicates(pdf)
     progress(0.05)
-    found = survey(pdf, progress, 0.05, 0.2)
-    emptied = {stream.objgen: data for stream, data in fonts.empty_unused(pdf, found)}
+    found = survey(progress.over(list(pdf.pages), 0.05, 0.2))
+    emptied = _by_object(fonts.empty_unused(pdf, found))
     archived = pdfa_claim(pdf) is not None
-    slimmed = {} if archived else _slimmed(objects_of(pdf))
+    slimmed = {} if archived else _by_object(profiles.slimmer(objects_of(pdf)))
     smaller = {**emptied, **slimmed, **(_rounded(pdf) if aim is not None else {})}
     streams = [
         thing
@@ -56,15 +56,26 @@ def shrink(pdf: Pdf, aim: Aim | None, progress: Progress) -> Work:
         if isinstance(thing, Stream) and thing.objgen not in merged
     ]
     pictures = [stream for stream in streams if is_image(stream)]
-    recoded = _recode(pictures, aim, found, progress)
+    recoded, packed = _recode(pictures, aim, found, progress), 0
     for stream in progress.over(streams, 0.7, 0.8):
         if stream.objgen not in recoded:
-            packed = deflated(stream, smaller.get(stream.objgen), archived=archived)
-            if packed is not None:
-                stream.write(packed, filter=Name.FlateDecode)
+            data = deflated(stream, smaller.get(stream.objgen), archived=archived)
+            if data is not None:
+                stream.write(data, filter=Name.FlateDecode)
+                packed += 1
     merged |= merge_duplicates(pdf)  # what was stored in different ways is stored alike now
     work.images, work.images_recoded = len(pictures), len(recoded)
-    _tell(work, aim, private, len(merged), len(emptied), len(slimmed))
+    _tell(
+        work,
+        aim,
+        {
+            "Glyphs that are not shown taken out of {}": (len(emptied), "font"),
+            "What only a printer needs taken out of {}": (len(slimmed), "colour profile"),
+            "{} that came twice stored once": (len(merged), "object"),
+            "{} of previews and of programs' own data removed": (private, "entry"),
+            "{} of text, drawings and others packed in fewer bytes": (packed, "stream"),
+        },
+    )
     if not found.complete:
         work.left.append("Fonts keep all their glyphs: what the pages show could not be followed.")
     if archived:
@@ -72,24 +83,23 @@ def shrink(pdf: Pdf, aim: Aim | None, progress: Progress) -> Work:
     return work
 
 
-def _tell(
-    work: Work, aim: Aim | None, private: int, merged: int, emptied: int, slimmed: int
-) -> None:
-    recoded, kept = work.images_recoded, work.images - work.images_recoded
-    how = f", at most {aim.dpi} dots per inch" if aim is not None else ", every pixel the same"
-    for count, sentence in (
-        (recoded, f"{recoded} of {_count(work.images, 'image')} stored in fewer bytes{how}."),
-        (emptied, f"Glyphs that are not shown taken out of {_count(emptied, 'font')}."),
-        (slimmed, f"What only a printer needs taken out of {_count(slimmed, 'colour profile')}."),
-        (merged, f"{_count(merged, 'object')} that came twice stored once."),
-        (private, f"{_count(private, 'entry')} of previews and programs' private data removed."),
-    ):
-        if count:
-            work.done.append(sentence)
+def _by_object(smaller: Iterator[tuple[Stream, bytes]]) -> dict[ObjectId, bytes]:
+    return {stream.objgen: data for stream, data in smaller}
+
+
+def _tell(work: Work, aim: Aim | None, others: dict[str, tuple[int, str]]) -> None:
+    kept = work.images - work.images_recoded
+    how = f"at most {aim.dpi} dots per inch" if aim is not None else "every pixel the same"
+    if work.images_recoded:
+        of = _count(work.images, "image")
+        work.done.append(f"{work.images_recoded} of {of} stored in fewer bytes, {how}.")
     if kept:
-        work.left.append(
-            f"{_count(kept, 'image')} left as they were: no other way to store them is smaller."
-        )
+        work.left.append(f"{_count(kept, 'image')} left as stored: no other way is smaller.")
+    work.done += [
+        f"{sentence.format(_count(number, noun))}."
+        for sentence, (number, noun) in others.items()
+        if number
+    ]
 
 
 def _count(number: int, noun: str) -> str:
@@ -127,18 +137,6 @@ def _recode(
             pool.shutdown(cancel_futures=True)
             raise
     return done
-
-
-def _slimmed(things: list[Object]) -> dict[ObjectId, bytes]:
-    """Colour profiles without what is for output, by their objects."""
-    found = {}
-    for stream in profiles.sources(things):
-        with suppress(*UNDECODABLE):
-            before = stream.read_bytes()
-            after = profiles.slimmed(before)
-            if after != before:
-                found[stream.objgen] = after
-    return found
 
 
 def _rounded(pdf: Pdf) -> dict[ObjectId, bytes]:

@@ -1,6 +1,7 @@
 """What a document's bytes consist of."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from pikepdf import Array, Dictionary, Name, Object, Pdf, Stream
 
@@ -25,23 +26,24 @@ class Sizes:
     attachments: int
     structure: int
 
-    def largest(self) -> str:
-        """The name of the largest part."""
-        parts = asdict(self)
-        return max(parts, key=lambda name: parts[name])
-
 
 def sizes_of(pdf: Pdf, file_bytes: int) -> Sizes:
     """What the `file_bytes` of an open document are of."""
-    kinds = _kinds(pdf)
+    kind_of = kinds_of(pdf)
     sums = dict.fromkeys(("images", "fonts", "content", "attachments"), 0)
     for thing in objects_of(pdf):
         if isinstance(thing, Stream):
-            kind = kinds.get(thing.objgen) or _kind_by_itself(thing)
+            kind = kind_of(thing)
             if kind is not None:
                 sums[kind] += len(thing.get_raw_stream_buffer())
     # What lies in a file twice, or beside its objects, may make the parts more than the whole.
     return Sizes(**sums, structure=max(0, file_bytes - sum(sums.values())))
+
+
+def kinds_of(pdf: Pdf) -> Callable[[Stream], str | None]:
+    """What tells the kind of a stream: the name of a field of `Sizes`, or None for structure."""
+    kinds = _kinds(pdf)
+    return lambda stream: kinds.get(stream.objgen) or _kind_by_itself(stream)
 
 
 def _kind_by_itself(stream: Stream) -> str | None:

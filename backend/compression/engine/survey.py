@@ -8,13 +8,12 @@ appearances.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from pikepdf import Array, Dictionary, Name, Object, Page, Pdf, Stream
+from pikepdf import Array, Dictionary, Name, Object, Page, Stream
 
 from backend.compression.engine.errors import MALFORMED
-from backend.compression.engine.progress import Progress
 from backend.compression.engine.tokens import Operation, operations
 
 # The linear part a b c d of a matrix; where something stands does not matter here.
@@ -64,11 +63,11 @@ class _TooMuch(Exception):
     """The document draws more than is worth following."""
 
 
-def survey(pdf: Pdf, progress: Progress, start: float, end: float) -> Survey:
-    """Follow all that a document draws. When it is too much to follow, nothing is known."""
-    surveyor = _Surveyor()
+def survey(pages: Iterable[Page], operations_max: int = _OPERATIONS_MAX) -> Survey:
+    """Follow all that some pages draw. When it is too much to follow, nothing is known."""
+    surveyor = _Surveyor(operations_max)
     try:
-        for page in progress.over(list(pdf.pages), start, end):
+        for page in pages:
             surveyor.visit(page)
     except _TooMuch:
         return Survey(complete=False)
@@ -78,11 +77,11 @@ def survey(pdf: Pdf, progress: Progress, start: float, end: float) -> Survey:
 class _Surveyor:
     """Follows content streams, and keeps what it finds."""
 
-    def __init__(self) -> None:
+    def __init__(self, operations_max: int) -> None:
         self.found = Survey()
         self._operations: dict[ObjectId, list[Operation]] = {}
         self._glyphs_of: set[ObjectId] = set()
-        self._left = _OPERATIONS_MAX
+        self._left = operations_max
 
     def visit(self, page: Page) -> None:
         unit = page.obj.get_float(Name.UserUnit, 1.0) or 1.0

@@ -16,7 +16,6 @@ from PIL import Image
 
 from backend.compression.engine import Level, compress
 from backend.compression.engine.fonts import empty_unused
-from backend.compression.engine.progress import Progress
 from backend.compression.engine.survey import survey
 
 Seen = Callable[..., list[Image.Image]]
@@ -144,7 +143,7 @@ def a_document(font_of: Callable[[Pdf], Dictionary], shown: bytes) -> Pdf:
 
 
 def emptied(pdf: Pdf) -> list[bytes]:
-    return [data for _, data in empty_unused(pdf, survey(pdf, Progress(lambda _: None), 0, 1))]
+    return [data for _, data in empty_unused(pdf, survey(pdf.pages))]
 
 
 @pytest.mark.parametrize("font_of", SHOWN, ids=lambda font_of: font_of.__name__)

@@ -44,7 +44,7 @@ def draw(pdf: Pdf, content: bytes, page: int = 0, **drawn: Stream) -> None:
 
 
 def placed(pdf: Pdf, image: Stream) -> Placement | None:
-    found = survey(pdf, Progress(lambda _: None), 0.0, 1.0).placements.get(image.objgen)
+    found = survey(pdf.pages).placements.get(image.objgen)
     return found and Placement(round(found.width, 6), round(found.height, 6))
 
 
@@ -189,5 +189,5 @@ def test_malformed_contents_do_no_harm(content: bytes, pdf: Pdf) -> None:
 def test_every_page_is_reported(pdf: Pdf) -> None:
     seen: list[float] = []
     pdf.add_blank_page()
-    survey(pdf, Progress(seen.append), 0.2, 0.6)
+    survey(Progress(seen.append).over(list(pdf.pages), 0.2, 0.6))
     assert seen == pytest.approx([0.2, 0.4, 0.6])
