@@ -111,6 +111,31 @@ def test_the_first_start_compresses_the_samples_and_says_where_everything_is(up:
     assert (up.data / "samples/compressed.zip").stat().st_size > 0
 
 
+def test_files_are_compressed_through_the_api(up: Up, tmp_path: Path) -> None:
+    fixtures = ROOT / "tests/fixtures/pdf"
+    done = run(
+        "scripts/compress",
+        fixtures / "photo.pdf",
+        fixtures / "broken.pdf",
+        "--data",
+        up.data,
+        "--to",
+        tmp_path / "small",
+        "--level",
+        "high",
+    )
+    assert done.returncode == 1, done.stdout  # one of the two could not be compressed
+    assert re.search(r"photo.pdf .* kB .* kB .* 94 %", done.stdout), done.stdout
+    assert "damaged" in done.stdout
+    assert [path.name for path in (tmp_path / "small").iterdir()] == ["photo.pdf"]
+
+
+def test_without_a_login_the_way_to_one_is_named(tmp_path: Path) -> None:
+    done = run("scripts/compress", ROOT / "tests/fixtures/pdf/photo.pdf", "--data", tmp_path)
+    assert done.returncode == 1
+    assert "start Sluice by scripts/up" in done.stdout + done.stderr
+
+
 def test_the_login_is_in_a_file_of_the_user_alone_and_works(up: Up) -> None:
     path = up.data / "login.json"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -59,6 +59,7 @@ _EXACT, _BILEVEL = 0.9, 0.7
 _STRUCTURE = 0.7  # of that of a document that is not written anew
 _CONTENT_MAX = 200_000  # bytes of a content that are looked at
 _REWRITTEN_MAX, _OBJECTS_MAX = 10 * 2**20, 20_000  # more takes too long to be written anew
+_NOT_IN_TIME = "It is too large to be looked at in time; to compress it tells how small it gets."
 _ROOT = Path(__file__).parents[3]
 _ERRORS = {error.code: error for error in (DamagedPdf, NeedsPassword, NotAPdf, WrongPassword)}
 _NEARLY_ALL, _WORTH_NAMING = 0.9, 0.1
@@ -291,6 +292,8 @@ def estimate(source: Path, password: str | None = None, *, seconds: float = 1.8)
                 found = _understood(json.loads(line))
         finally:
             process.kill()
+    if not found.expected and not found.reasons:
+        found.reasons = [_NOT_IN_TIME]
     return found
 
 
