@@ -20,8 +20,9 @@ from backend.compression.engine.samples import Size
 _TIFF_STRIP_OFFSETS, _TIFF_STRIP_BYTES = 273, 279
 # The mean of the luminance table in ITU-T T.81, annex K, which libjpeg calls quality 50.
 _TABLE_MEAN = 57.625
-_STRENGTH, _STRONGEST = 9, 12  # of libdeflate's twelve
-_STRONG_UP_TO = 256 * 1024  # bytes that are packed at the strongest
+# Of libdeflate's twelve strengths, by the most bytes that are packed so: the stronger, the slower.
+_STRENGTHS = ((256 * 1024, 12), (16 * 2**20, 10))
+_STRENGTH = 9
 _PREDICTED_ROWS = 256  # at a time
 _MISJUDGED = 4 / 3
 _GUESSED_ROWS = 8  # of each 64, from which it is told whether predictors help
@@ -40,7 +41,7 @@ class Encoded:
 
 def pack(data: bytes) -> bytes:
     """Bytes as a zlib stream, packed by libdeflate."""
-    strength = _STRONGEST if len(data) <= _STRONG_UP_TO else _STRENGTH
+    strength = next((each for most, each in _STRENGTHS if len(data) <= most), _STRENGTH)
     return bytes(deflate.zlib_compress(data, strength))
 
 
@@ -53,6 +54,14 @@ def flate(picture: Image.Image, most: float = math.inf) -> Encoded | None:
     rows = np.asarray(picture)
     count = 1 if rows.ndim == 2 else rows.shape[2]
     return flate_rows(rows.reshape(picture.height, -1), count, 8, picture.width, most)
+
+
+def wavelets(picture: Image.Image) -> Encoded:
+    """Samples of 8 bits, exactly, as JPEG 2000, which takes less than Flate for photos."""
+    file = io.BytesIO()
+    components = int(picture.mode == "RGB")  # are decorrelated, which is exact too
+    picture.save(file, "JPEG2000", irreversible=False, mct=components)
+    return Encoded(file.getvalue(), Name.JPXDecode, None)
 
 
 def flate_rows(

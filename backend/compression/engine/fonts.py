@@ -4,6 +4,7 @@ Glyphs keep their numbers and fonts their widths and encodings: what is not show
 nothing that refers to a glyph has to be changed, and nothing else about a font can be mistaken.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -17,6 +18,8 @@ from backend.compression.engine.survey import ObjectId, Survey
 _PROGRAMS = (Name.FontFile2, Name.FontFile3)
 # What is gained of a smaller font is less than what it costs to look.
 _WORTH_BYTES = 2048
+# Old fonts for Chinese and Japanese that put their strokes in place by instructions.
+_DRAWN_BY_HINTS = re.compile(r"ming|kai|cpop|dlc|df[a-z]|huatian", re.IGNORECASE)
 _ALL_CODES = {b"<" + bytes(range(256)).hex().encode() + b">"}
 
 
@@ -30,10 +33,14 @@ class _Program:
     codes: set[int] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
     whole: bool = False
+    drawn_by_hints: bool = False
 
 
-def empty_unused(pdf: Pdf, survey: Survey) -> Iterator[tuple[Stream, bytes]]:
+def empty_unused(pdf: Pdf, survey: Survey, *, hints: bool = True) -> Iterator[tuple[Stream, bytes]]:
     """The font programs that get smaller, and their new bytes; nothing is written.
+
+    Without `hints`, TrueType glyphs lose their instructions, which viewers use on coarse screens
+    alone, if at all.
 
     Of a font that a form's fields may be filled in with, what its encoding has stays. One whose
     encoding is not understood stays whole, as do all where the document could not be followed.
@@ -43,7 +50,7 @@ def empty_unused(pdf: Pdf, survey: Survey) -> Iterator[tuple[Stream, bytes]]:
     for program in _programs(pdf, survey):
         if not program.whole:
             try:
-                smaller = _emptied(program)
+                smaller = _emptied(program, hints=hints or program.drawn_by_hints)
             except UNDECODABLE:
                 continue  # a font that cannot be read stays as it is
             if smaller is not None:
@@ -67,6 +74,7 @@ def _programs(pdf: Pdf, survey: Survey) -> Iterable[_Program]:
             continue
         for stream in _files(_descendant(font) or font):
             program = programs.setdefault(stream.objgen, _Program(stream))
+            program.drawn_by_hints |= bool(_DRAWN_BY_HINTS.search(str(font.get(Name.BaseFont))))
             shown = survey.shown.get(font.objgen, set())
             if font.objgen in kept:
                 shown = shown | _ALL_CODES
@@ -167,7 +175,7 @@ def _unescaped(string: bytes) -> bytes:
     return bytes(parsed) if isinstance(parsed, String) else b""
 
 
-def _emptied(program: _Program) -> bytes | None:
+def _emptied(program: _Program, *, hints: bool) -> bytes | None:
     if len(program.stream.get_raw_stream_buffer()) < _WORTH_BYTES:
         return None
     data = program.stream.read_bytes()
@@ -179,6 +187,7 @@ def _emptied(program: _Program) -> bytes | None:
             codes=program.codes,
             names=program.names,
             encoded=bool(simple),
+            hints=hints,
         )
     if program.codes or program.glyphs or data[:1] != b"\1":
         return None

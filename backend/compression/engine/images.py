@@ -14,6 +14,7 @@ from backend.compression.engine.encoders import (
     is_coarse,
     jpeg,
     optimised,
+    wavelets,
 )
 from backend.compression.engine.errors import UNDECODABLE
 from backend.compression.engine.levels import Aim
@@ -36,6 +37,9 @@ _LOSSY_FROM_BYTES = 2048
 _SHRINK_FROM = 1.1
 # A second lossy generation must be worth it; exact copies are welcome for any gain.
 _LOSSY_GAIN = 0.9
+# Photos keep so much of their bytes in Flate; JPEG 2000 is for them, and takes too long for large
+# ones.
+_PHOTO_SHARE, _WAVELETS_MAX = 0.25, 30_000_000
 # Flat colours and text stay exact, as long as that costs no more than this over a JPEG.
 _EXACT_COST_MAX = 1.25
 
@@ -51,21 +55,27 @@ class Recoded:
 
 
 def recode(
-    image: Stream, aim: Aim | None, placement: Placement | None, *, soft_mask: bool
+    image: Stream,
+    aim: Aim | None,
+    placement: Placement | None,
+    *,
+    soft_mask: bool,
+    archived: bool = False,
 ) -> Recoded | None:
     """A smaller way to store an image, or None to leave it as it is.
 
     `aim` None keeps every sample. `placement` is the largest size at which the image is drawn,
     None when that is unknown; then it keeps its resolution. A soft mask stays exact unless it is
-    a JPEG already. A broken image is left as it is.
+    a JPEG already. In an `archived` document, one that says it is PDF/A, nothing becomes JPEG 2000.
+    A broken image is left as it is.
     """
     try:
         rows = bilevel_rows(image)
         if rows is not None:
             return _bilevel(image, rows)
         if aim is None or image.stream_dict.get(Name.Length, 0) < _LOSSY_FROM_BYTES:
-            return _exact(image, soft_mask=soft_mask)
-        return _lossy(image, aim, placement, soft_mask=soft_mask)
+            return _exact(image, soft_mask=soft_mask, archived=archived)
+        return _lossy(image, aim, placement, soft_mask=soft_mask, archived=archived)
     except UNDECODABLE:
         return None
 
@@ -97,7 +107,7 @@ def _bilevel(image: Stream, rows: bytes) -> Recoded | None:
     return _if_smaller(image, Recoded(encoded, size, bits=1)) if encoded else None
 
 
-def _exact(image: Stream, *, soft_mask: bool) -> Recoded | None:
+def _exact(image: Stream, *, soft_mask: bool, archived: bool) -> Recoded | None:
     """The same samples in fewer bytes."""
     size = size_of(image)
     if filters_of(image) == ("/DCTDecode",):
@@ -107,8 +117,19 @@ def _exact(image: Stream, *, soft_mask: bool) -> Recoded | None:
     samples = read_samples(image, size)
     if samples is None:
         return None
-    most = float(_stored_bytes(image))
-    found = _exactly(image, samples.picture, samples.space, soft_mask=soft_mask, most=most)
+    picture, most = samples.picture, float(_stored_bytes(image))
+    found = _exactly(image, picture, samples.space, soft_mask=soft_mask, most=most)
+    least = len(found.encoded.data) if found else most
+    plain = picture.width * picture.height * len(picture.getbands())
+    if (
+        least >= _PHOTO_SHARE * plain
+        and plain <= _WAVELETS_MAX
+        and picture.mode in {"L", "RGB"}
+        and not (soft_mask or archived or Name.Decode in image)
+    ):
+        photo = wavelets(picture)
+        if len(photo.data) < least:
+            found = Recoded(photo, size, space=samples.space)
     return found and _if_smaller(image, found)
 
 
@@ -137,17 +158,17 @@ def _exactly(
 
 
 def _lossy(
-    image: Stream, aim: Aim, placement: Placement | None, *, soft_mask: bool
+    image: Stream, aim: Aim, placement: Placement | None, *, soft_mask: bool, archived: bool
 ) -> Recoded | None:
     if _has_matte(image):
-        return _exact(image, soft_mask=soft_mask)
+        return _exact(image, soft_mask=soft_mask, archived=archived)
     size = size_of(image)
     wanted = fitted(size, placement, aim.dpi)
     if wanted == size and _is_coarse_jpeg(image, aim):
-        return _exact(image, soft_mask=soft_mask)
+        return _exact(image, soft_mask=soft_mask, archived=archived)
     samples = read_samples(image, wanted)
     if samples is None:
-        return _exact(image, soft_mask=soft_mask)
+        return _exact(image, soft_mask=soft_mask, archived=archived)
     if soft_mask and samples.lossless:
         return _soft_mask(image, samples, wanted)
     lossy = Recoded(jpeg(_resized(samples.picture, wanted), aim), wanted, space=samples.space)
@@ -156,7 +177,9 @@ def _lossy(
         exact = _exactly(image, samples.picture, samples.space, soft_mask=False, most=most)
         if exact is not None and len(exact.encoded.data) <= most:
             return _if_smaller(image, exact)
-    return _if_smaller(image, lossy, _LOSSY_GAIN) or _exact(image, soft_mask=soft_mask)
+    return _if_smaller(image, lossy, _LOSSY_GAIN) or _exact(
+        image, soft_mask=soft_mask, archived=archived
+    )
 
 
 def _soft_mask(image: Stream, samples: Samples, wanted: Size) -> Recoded | None:

@@ -19,7 +19,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """What an image is brought down to.
+    """What an image is brought down to, and whether fonts keep their hints.
 
     `dpi` is pixels per inch as placed on the page, `quality` is libjpeg's 1 to 100, and
     `subsampling` is the JPEG's chroma layout in the words of Pillow.
@@ -28,6 +28,7 @@ class Aim:
     dpi: int
     quality: int
     subsampling: str
+    hints: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +44,11 @@ class Step:
     floor: float
 
 
-# dpi, what is added to the quality that was asked for, chroma layout
+# dpi, what is added to the quality that was asked for, chroma layout, hints
 _AIMS = {
-    Level.LOW: (300, +5, "4:4:4"),
-    Level.MEDIUM: (144, -15, "4:2:0"),
-    Level.HIGH: (105, -27, "4:2:0"),
+    Level.LOW: (300, +5, "4:4:4", True),
+    Level.MEDIUM: (144, -15, "4:2:0", False),
+    Level.HIGH: (105, -27, "4:2:0", False),
 }
 _FLOORS = {Level.LOSSLESS: 0.999, Level.LOW: 0.95, Level.MEDIUM: 0.93, Level.HIGH: 0.90}
 # Who asks for a lower quality than the default means it: then only a ruined page is a fault.
@@ -81,6 +82,6 @@ def _step(level: Level, image_quality: int) -> Step:
         raise QualityOutOfRange(f"The image quality is {image_quality}; it can be 1 to 100.")
     if level is Level.LOSSLESS:
         return Step(level, None, _FLOORS[level])
-    dpi, shift, subsampling = _AIMS[level]
-    aim = Aim(dpi, min(95, max(1, image_quality + shift)), subsampling)
+    dpi, shift, subsampling, hints = _AIMS[level]
+    aim = Aim(dpi, min(95, max(1, image_quality + shift)), subsampling, hints)
     return Step(level, aim, _FLOORS[level] if image_quality >= DEFAULT_QUALITY else _RUINED)

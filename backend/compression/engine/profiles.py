@@ -8,32 +8,39 @@ from pikepdf import Array, Dictionary, Name, Object, Stream
 
 from backend.compression.engine.errors import UNDECODABLE
 
-# From the profile's colours to a device's, and what can be printed: a profile that says what an
-# image's colours are is read the other way.
-_OUTPUT = {b"B2A0", b"B2A1", b"B2A2", b"B2D0", b"B2D1", b"B2D2", b"B2D3", b"gamt"}
-_PREVIEW = {b"pre0", b"pre1", b"pre2"}
+# From the profile's colours to a device's: a profile that says what an image's colours are is read
+# the other way.
+_OUTPUT = {b"B2A0", b"B2A1", b"B2A2", b"B2D0", b"B2D1", b"B2D2", b"B2D3"}
+# What can be printed and how it looks then, and the measurements that a profile was computed from.
+_ASIDE = {b"gamt", b"pre0", b"pre1", b"pre2", b"targ", b"CIED", b"DevD"}
 _HEADER, _ENTRY = 128, 12
 _SIZE, _CLASS, _DATE, _ID = slice(0, 4), slice(12, 16), slice(24, 36), slice(84, 100)
 _TAGS_MAX = 1000
 
 
-def sources(things: Sequence[Object]) -> list[Stream]:
-    """The profiles that only say what colours are, and that no page is printed or blended in."""
-    needed = {
+def slimmer(things: Sequence[Object]) -> Iterator[tuple[Stream, bytes]]:
+    """The profiles that change, and what they become; nothing is written.
+
+    Those that pages are printed or blended in keep what is for output.
+    """
+    outputs = {
         profile.objgen
         for thing in things
         if isinstance(thing, Dictionary | Stream)
         for profile in _outputs(thing)
     }
-    return [
-        thing
-        for thing in things
-        if isinstance(thing, Stream)
-        and thing.get_int(Name.N, 0) in {1, 3, 4}
-        and Name.Type not in thing
-        and Name.Subtype not in thing
-        and thing.objgen not in needed
-    ]
+    for thing in things:
+        if (
+            isinstance(thing, Stream)
+            and thing.get_int(Name.N, 0) in {1, 3, 4}
+            and Name.Type not in thing
+            and Name.Subtype not in thing
+        ):
+            with suppress(*UNDECODABLE):
+                before = thing.read_bytes()
+                after = slimmed(before, output=thing.objgen in outputs)
+                if after != before:
+                    yield thing, after
 
 
 def _outputs(holder: Dictionary | Stream) -> Iterator[Stream]:
@@ -48,18 +55,10 @@ def _outputs(holder: Dictionary | Stream) -> Iterator[Stream]:
         yield space[1]
 
 
-def slimmer(things: Sequence[Object]) -> Iterator[tuple[Stream, bytes]]:
-    """The profiles that change, and what they become; nothing is written."""
-    for stream in sources(things):
-        with suppress(*UNDECODABLE):
-            before = stream.read_bytes()
-            after = slimmed(before)
-            if after != before:
-                yield stream, after
+def slimmed(profile: bytes, *, output: bool = False) -> bytes:
+    """A profile that gives the same colours, without its date and what only describes it.
 
-
-def slimmed(profile: bytes) -> bytes:
-    """A profile that gives the same colours, without what is for output, and its date.
+    Unless it is one that pages are printed in, what is for `output` goes as well.
 
     So profiles that a program has made anew for each image are alike, and are stored once.
 
@@ -73,8 +72,10 @@ def slimmed(profile: bytes) -> bytes:
     entries = [
         struct.unpack_from(">4sII", profile, _HEADER + 4 + _ENTRY * index) for index in range(count)
     ]
-    kept = [entry for entry in entries if entry[0] not in _OUTPUT | _PREVIEW]
-    if len(kept) == len(entries) or not any(tag.startswith((b"A2B", b"D2B")) for tag, *_ in kept):
+    tables = any(tag.startswith((b"A2B", b"D2B")) for tag, *_ in entries)
+    dropped = _ASIDE if output or not tables else _ASIDE | _OUTPUT
+    kept = [entry for entry in entries if entry[0] not in dropped]
+    if len(kept) == len(entries):
         return _undated(profile[:_HEADER]) + profile[_HEADER:]
     at = _HEADER + 4 + _ENTRY * len(kept)
     places: dict[tuple[int, int], int] = {}
@@ -89,7 +90,8 @@ def slimmed(profile: bytes) -> bytes:
         table.append(struct.pack(">4sII", tag, places[start, size], size))
     head = bytearray(_undated(profile[:_HEADER]))
     head[_SIZE] = struct.pack(">I", at)
-    head[_CLASS] = b"scnr"  # of which nothing more is asked than to be read
+    if dropped & _OUTPUT:
+        head[_CLASS] = b"scnr"  # of which nothing more is asked than to be read
     return bytes(head) + struct.pack(">I", len(kept)) + b"".join(table + body)
 
 

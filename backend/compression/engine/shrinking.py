@@ -46,7 +46,7 @@ def shrink(pdf: Pdf, aim: Aim | None, progress: Progress) -> Work:
     merged = merge_duplicates(pdf)
     progress(0.05)
     found = survey(progress.over(list(pdf.pages), 0.05, 0.2))
-    emptied = _by_object(fonts.empty_unused(pdf, found))
+    emptied = _by_object(fonts.empty_unused(pdf, found, hints=aim is None or aim.hints))
     archived = pdfa_claim(pdf) is not None
     slimmed = {} if archived else _by_object(profiles.slimmer(objects_of(pdf)))
     smaller = {**emptied, **slimmed, **(_rounded(pdf) if aim is not None else {})}
@@ -56,7 +56,7 @@ def shrink(pdf: Pdf, aim: Aim | None, progress: Progress) -> Work:
         if isinstance(thing, Stream) and thing.objgen not in merged
     ]
     pictures = [stream for stream in streams if is_image(stream)]
-    recoded, packed = _recode(pictures, aim, found, progress), 0
+    recoded, packed = _recode(pictures, aim, found, progress, archived=archived), 0
     for stream in progress.over(streams, 0.7, 0.8):
         if stream.objgen not in recoded:
             data = deflated(stream, smaller.get(stream.objgen), archived=archived)
@@ -109,7 +109,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _recode(
-    pictures: list[Stream], aim: Aim | None, found: Survey, progress: Progress
+    pictures: list[Stream], aim: Aim | None, found: Survey, progress: Progress, *, archived: bool
 ) -> set[ObjectId]:
     """Store images in other ways, where that is smaller; which they were.
 
@@ -119,7 +119,8 @@ def _recode(
 
     def better(picture: Stream) -> images.Recoded | None:
         placement = found.placements.get(picture.objgen)
-        return images.recode(picture, aim, placement, soft_mask=picture.objgen in masks)
+        soft_mask = picture.objgen in masks
+        return images.recode(picture, aim, placement, soft_mask=soft_mask, archived=archived)
 
     done = set()
     large = [each for each in pictures if images.samples_in(each) > _LARGE]

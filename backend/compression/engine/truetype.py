@@ -9,6 +9,7 @@ from collections.abc import Iterator, Set
 from fontTools import agl
 
 SIGNATURES = {b"\0\1\0\0", b"true"}
+_HINTS = {b"cvt ", b"fpgm", b"prep"}
 # A simple font finds its glyphs by the last two.
 _TABLES = [b"cvt ", b"fpgm", b"glyf", b"head", b"hhea", b"hmtx", b"loca", b"maxp", b"prep"]
 _ENCODED_TABLES = [*_TABLES, b"cmap", b"post", b"OS/2"]
@@ -18,15 +19,23 @@ _COMPONENTS_MAX = 64  # of a glyph that is made of others
 
 # Flags of a component of a composite glyph.
 _WORDS, _SCALE, _MORE, _TWO_SCALES, _MATRIX = 0x1, 0x8, 0x20, 0x40, 0x80
+_INSTRUCTED = 0x100
 
 
 def emptied(
-    font: bytes, glyphs: Set[int], *, codes: Set[int], names: Set[str], encoded: bool
+    font: bytes,
+    glyphs: Set[int],
+    *,
+    codes: Set[int],
+    names: Set[str],
+    encoded: bool,
+    hints: bool = True,
 ) -> bytes:
     """A font program in which all glyphs are empty but those that are shown, and the first.
 
     They are shown by their numbers, or by a simple font's codes and names of glyphs; `encoded`
-    keeps what those are found by. Raises ValueError, LookupError or struct.error for a program
+    keeps what those are found by. Without `hints` it has no instructions, which fit outlines to the
+    pixels of coarse screens. Raises ValueError, LookupError or struct.error for a program
     that is not as it should be.
     """
     tables = _tables(font)
@@ -43,6 +52,8 @@ def emptied(
         outline = b""
         if glyph in kept:
             outline = outlines[offsets[glyph] : offsets[glyph + 1]]
+            if not hints:
+                outline = _without_instructions(outline)
             outline += b"\0" * (-len(outline) % 4)
         parts.append(outline)
         size += len(outline)
@@ -55,7 +66,9 @@ def emptied(
     head = bytearray(tables[b"head"])
     struct.pack_into(">h", head, 50, is_long)
     tables[b"head"] = bytes(head)
-    wanted = _ENCODED_TABLES if encoded else _TABLES
+    wanted = set(_ENCODED_TABLES if encoded else _TABLES) - (set() if hints else _HINTS)
+    if not names and b"post" in tables:
+        tables[b"post"] = b"\0\3\0\0" + tables[b"post"][4:32].ljust(28, b"\0")  # no names
     return _written(font[:4], {tag: tables[tag] for tag in sorted(wanted) if tag in tables})
 
 
@@ -117,17 +130,42 @@ def _with_components(outlines: bytes, offsets: list[int], glyphs: set[int]) -> s
 
 
 def _components(outline: bytes) -> Iterator[int]:
+    for _, _, glyph, _ in _parts(outline):
+        yield glyph
+
+
+def _parts(outline: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """The components of a composite glyph: where each begins, its flags, its glyph, its end."""
     if len(outline) < 10 or struct.unpack_from(">h", outline)[0] >= 0:
         return
-    at = 10
+    end = 10
     for _ in range(_COMPONENTS_MAX):
+        at = end
         flags, glyph = struct.unpack_from(">HH", outline, at)
-        yield glyph
-        at += 4 + (4 if flags & _WORDS else 2)
-        at += 2 if flags & _SCALE else 4 if flags & _TWO_SCALES else 8 if flags & _MATRIX else 0
+        end += 4 + (4 if flags & _WORDS else 2)
+        end += 2 if flags & _SCALE else 4 if flags & _TWO_SCALES else 8 if flags & _MATRIX else 0
+        yield at, flags, glyph, end
         if not flags & _MORE:
             return
     raise ValueError("a glyph of too many components")
+
+
+def _without_instructions(outline: bytes) -> bytes:
+    """The same glyph, to be drawn as it is (ISO/IEC 14496-22, 5.3.3)."""
+    if len(outline) < 10:
+        return outline
+    contours = struct.unpack_from(">h", outline)[0]
+    if contours >= 0:
+        at = 10 + 2 * contours
+        length = struct.unpack_from(">H", outline, at)[0]
+        if at + 2 + length > len(outline):
+            raise ValueError("a glyph of more instructions than it has bytes")
+        return outline[:at] + b"\0\0" + outline[at + 2 + length :]
+    plain, end = bytearray(outline), 0
+    for at, flags, _, after in _parts(outline):
+        struct.pack_into(">H", plain, at, flags & ~_INSTRUCTED)
+        end = after
+    return bytes(plain[:end])
 
 
 # ---------------------------------------------------------------- simple fonts

@@ -164,6 +164,23 @@ def test_pdfa_1_gets_no_object_streams_and_keeps_its_metadata(
         assert pdf.open_metadata().pdfa_status == "1B"
 
 
+def test_photos_become_jpeg_2000_without_loss_unless_the_document_is_an_archive(
+    sample: Sample, seen: Seen, tmp_path: Path
+) -> None:
+    for claim, kind in ((None, Name.JPXDecode), ("2", Name.FlateDecode)):
+        source, target = tmp_path / "source.pdf", tmp_path / "small.pdf"
+        with pikepdf.open(sample("photo")) as pdf:
+            if claim:
+                with pdf.open_metadata(set_pikepdf_as_editor=False) as metadata:
+                    metadata["pdfaid:part"] = claim
+            pdf.save(source, compress_streams=False)
+        compress(source, target, level=Level.LOSSLESS)
+        with pikepdf.open(target) as pdf:
+            (image,) = pdf.pages[0].Resources.XObject.values()
+            assert image.Filter == kind
+        assert seen(target)[0].tobytes() == seen(source)[0].tobytes()
+
+
 # Signed and locked
 
 

@@ -1,12 +1,13 @@
 """Encoders that claim to be exact are."""
 
 import hashlib
+import io
 
 import pikepdf
 import pytest
 from PIL import Image
 
-from backend.compression.engine.encoders import fax, flate, is_coarse, jpeg
+from backend.compression.engine.encoders import fax, flate, is_coarse, jpeg, wavelets
 from backend.compression.engine.levels import Aim
 from backend.compression.engine.samples import open_jpeg
 
@@ -24,6 +25,16 @@ def test_flate_gives_back_every_sample(mode: str, photo: Image.Image) -> None:
     stored = flate(picture)
     assert unpacked(stored.data, stored.parameters) == picture.tobytes()
     assert len(stored.data) < len(picture.tobytes()) * 0.9
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_jpeg_2000_gives_back_every_sample(mode: str, photo: Image.Image) -> None:
+    picture = photo.convert(mode)
+    stored = wavelets(picture)
+    with Image.open(io.BytesIO(stored.data)) as opened:
+        assert opened.format == "JPEG2000"
+        assert opened.tobytes() == picture.tobytes()
+    assert len(stored.data) < len(flate(picture).data)
 
 
 @pytest.mark.parametrize("width", [1, 7, 8, 9, 500])

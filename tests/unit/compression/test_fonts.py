@@ -10,7 +10,8 @@ import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.t2CharStringPen import T2CharStringPen
 from fontTools.pens.ttGlyphPen import TTGlyphPen
-from fontTools.ttLib import TTFont
+from fontTools.ttLib import TTFont, newTable
+from fontTools.ttLib.tables.ttProgram import Program
 from pikepdf import Array, Dictionary, Name, Pdf, Stream
 from PIL import Image
 
@@ -184,12 +185,63 @@ def test_a_form_shows_in_its_callers_font(tmp_path: Path, seen: Seen) -> None:
     assert seen(target)[0].tobytes() == seen(source)[0].tobytes()
 
 
-def test_a_font_that_fields_are_filled_in_with_stays_whole() -> None:
-    pdf = a_document(by_glyphs, b"<0001>")
+def filled_in(pdf: Pdf) -> None:
+    """Let the fields of a form be filled in with the font of the page."""
     font = pdf.pages[0].obj.Resources.Font.F1
-    resources = Dictionary(Font=Dictionary(F1=font))
-    pdf.Root.AcroForm = Dictionary(Fields=Array([]), DR=resources)
+    pdf.Root.AcroForm = Dictionary(Fields=Array([]), DR=Dictionary(Font=Dictionary(F1=font)))
+
+
+def test_a_font_of_any_characters_that_fields_are_filled_in_with_stays_whole() -> None:
+    pdf = a_document(by_glyphs, b"<0001>")
+    filled_in(pdf)
     assert emptied(pdf) == []
+
+
+def test_a_simple_font_that_fields_are_filled_in_with_keeps_all_that_it_encodes() -> None:
+    pdf = a_document(by_codes, b"(A)")
+    (few,) = emptied(pdf)
+    filled_in(pdf)
+    for program in emptied(pdf) or [a_truetype()]:
+        assert len(program) > len(few)
+        glyphs = TTFont(io.BytesIO(program))["glyf"]
+        assert all(glyphs[letter].numberOfContours for letter in LETTERS)
+
+
+def test_instructions_go_only_where_they_may(tmp_path: Path, seen: Seen) -> None:
+    font = TTFont(io.BytesIO(a_truetype()))
+    for table in ("fpgm", "prep"):
+        font[table] = newTable(table)
+        font[table].program = Program()
+        font[table].program.fromBytecode([0xB0, 0, 0x21] * 400)  # push and pop
+    for name in ("A", "Aacute"):
+        font["glyf"][name].program = Program()
+        font["glyf"][name].program.fromBytecode([0xB0, 0, 0x21] * 400)
+    file = io.BytesIO()
+    font.save(file)
+
+    def named(name: str) -> Callable[[Pdf], Dictionary]:
+        def font_of(pdf: Pdf) -> Dictionary:
+            made = composite(pdf, file.getvalue(), "FontFile2", Name.CIDFontType2, IDENTITY)
+            made.DescendantFonts[0].BaseFont = Name(name)
+            return made
+
+        return font_of
+
+    glyph = b"<%04X%04X>" % (NAMES.index("A"), NAMES.index("Aacute"))
+    pdf = a_document(named("/Test"), glyph)
+    found = survey(pdf.pages)
+    ((_, kept),) = empty_unused(pdf, found)
+    ((_, plain),) = empty_unused(pdf, found, hints=False)
+    assert len(plain) < len(kept) - 4000
+    assert {"fpgm", "prep", "cvt "}.isdisjoint(TTFont(io.BytesIO(plain)).keys())
+    old = a_document(named("/ABCDEF+MingLiU"), glyph)
+    ((_, drawn),) = empty_unused(old, survey(old.pages), hints=False)
+    assert drawn == kept
+
+    source, target = tmp_path / "source.pdf", tmp_path / "target.pdf"
+    pdf.save(source)
+    assert compress(source, target, level=Level.MEDIUM).changed
+    assert seen(target)[0].tobytes() == seen(source)[0].tobytes()
 
 
 def test_a_program_keeps_what_a_font_shows_that_does_not_say_that_it_is_one() -> None:

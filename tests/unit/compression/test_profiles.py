@@ -73,13 +73,18 @@ def used(pdf: Pdf, profile: Stream) -> None:
     pdf.pages[0].obj.Resources = Dictionary(ColorSpace=Dictionary(CS0=space))
 
 
-def test_only_profiles_that_nothing_is_printed_or_blended_in_are_told(pdf: Pdf) -> None:
-    source, printed, blended = (
-        pdf.make_indirect(Stream(pdf, b"profile %d" % each, N=4)) for each in range(3)
-    )
+def test_profiles_that_something_is_printed_or_blended_in_keep_what_is_for_output(
+    pdf: Pdf,
+) -> None:
+    profile = a_profile(b"A2B0", b"B2A0", b"gamt")
+    source, printed, blended = (pdf.make_indirect(Stream(pdf, profile, N=3)) for _ in range(3))
     used(pdf, source)
     pdf.Root.OutputIntents = Array([Dictionary(S=Name.GTS_PDFX, DestOutputProfile=printed)])
     space = Array([Name.ICCBased, blended])
     pdf.pages[0].obj.Group = Dictionary(S=Name.Transparency, CS=space)
-    found = profiles.sources(objects_of(pdf))
-    assert {stream.objgen for stream in found} == {source.objgen}
+    found = {stream.objgen: data for stream, data in profiles.slimmer(objects_of(pdf))}
+    assert b"B2A0" not in found[source.objgen]
+    for output in (printed, blended):
+        assert b"B2A0" in found[output.objgen]
+        assert b"gamt" not in found[output.objgen]
+        assert found[output.objgen][12:16] == profile[12:16]
