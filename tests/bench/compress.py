@@ -138,7 +138,7 @@ def pdfs(folder: Path, pattern: str) -> list[Path]:
 @click.option("--quality", default=80, show_default=True, help="image_quality, 1 to 100")
 @click.option("--rivals", "names", default="", callback=_rivals, help="gs, qpdf, …, none; all")
 @click.option("--filter", "pattern", default="", help="only files whose name has this expression")
-@click.option("--equal", is_flag=True, help="also the bytes at Ghostscript's similarity; hours")
+@click.option("--equal", is_flag=True, help="also the bytes at Ghostscript's similarity; slow")
 @click.option("--large", type=FOLDER, help="a folder of large files, for a table of their own")
 @click.option("--batch", default=0, help="also a batch of so many files through a real stack")
 @click.option("--limit", default=180.0, show_default=True, help="seconds that a file may take")

@@ -146,10 +146,10 @@ class _Meter:
         used: dict[int, float] = {}
         while not self._is_over.wait(SAMPLE_SECONDS):
             parents, spent = _processes()
-            below = {self.pid}
-            for pid in sorted(parents):  # what is below has mostly the higher number
-                if parents[pid] in below or pid in used:
-                    below.add(pid)
+            below, more = set(), {self.pid, *used}
+            while more:
+                below |= more
+                more = {pid for pid, parent in parents.items() if parent in more} - below
             used |= {pid: spent[pid] for pid in below if pid in spent}
             self.samples.append((time.time(), sum(used.values())))
 

@@ -1,7 +1,7 @@
 """Running tools, one process after another, and what each cost.
 
 CPU is of a process and of all below it that it waited for. The peak of memory is of the largest
-of them, and no less than this bench's own (about 30 MB), from which they are started.
+of them, and no less than this bench's own (about 20 MB), from which they are started.
 """
 
 import json
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 OK, REFUSED, KILLED, TIMEOUT = "ok", "refused", "killed", "timeout"
 
@@ -66,6 +66,14 @@ class _Process:
                 **more,
             )
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.returncode is None:  # the bench was interrupted
+            self.kill()
+            self.process.wait()
+
     @contextmanager
     def limited(self) -> Iterator[None]:
         """Kill the program when it takes longer."""
@@ -108,8 +116,10 @@ class _Process:
 
 def run(command: Sequence[str], source: Path, target: Path, series: Series, limit: float) -> Run:
     """Run a tool for one file, which may take so many seconds."""
-    with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
-        process = _Process(command, Path(folder), limit, stdout=subprocess.DEVNULL)
+    with (
+        tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder,
+        _Process(command, Path(folder), limit, stdout=subprocess.DEVNULL) as process,
+    ):
         process.wait()
         series.add(process)
         return process.judged(source, target, process.wall)
@@ -122,8 +132,10 @@ def run_warm(
     left = list(files.items())
     while left:
         paths = [str(path) for pair in left for path in pair]
-        with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
-            process = _Process([*command, *paths], Path(folder), limit, stdout=subprocess.PIPE)
+        with (
+            tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder,
+            _Process([*command, *paths], Path(folder), limit, stdout=subprocess.PIPE) as process,
+        ):
             assert process.process.stdout is not None
             done = 0
             for source, target in left:

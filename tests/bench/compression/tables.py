@@ -16,7 +16,7 @@ def tools(summaries: Mapping[str, Summary], reference: str, *, seconds: bool = F
     """All tools, the smallest ratio first; what they cost beside the reference's cost."""
     base = summaries.get(reference)
     beside = f" ÷ {base.title}" if base else ", s"
-    head = ["tool", "ratio", "strict ratio", "SSIM, mean", "5 %", "grew", "lost structure"]
+    head = ["tool", "ratio", "strict ratio", "SSIM", "SSIM, 5 %", "grew", "lost structure"]
     head += ["failed", "crashes", f"CPU{beside}", f"time{beside}", "peak MB"]
     head += ["time, s"] if seconds and base else []
     rows = []
@@ -44,7 +44,13 @@ def losses(summaries: Mapping[str, Summary]) -> str:
 
 def besides(found: Mapping[str, Beside | None], reference: str) -> str:
     """Tools on the files that the reference leaves whole."""
-    head = ["tool", "files", f"bytes ÷ {reference}", "SSIM, more", "no larger, looks no worse"]
+    head = [
+        "tool",
+        "files",
+        f"bytes ÷ {reference}",
+        "SSIM, difference",
+        "no larger, looks no worse",
+    ]
     rows = []
     for title, each in found.items():
         if each is not None:
@@ -57,7 +63,7 @@ def equals(found: Sequence[Equal], reference: str) -> str:
     """Sluice beside the reference where both look alike."""
     ours, theirs = (sum(sizes) for sizes in zip(*((e.ours, e.theirs) for e in found), strict=True))
     count = len(found)
-    levels = [f"{e.level}" for e in found]
+    levels = [e.level for e in found]
     used = ", ".join(f"{level} {levels.count(level)}" for level in dict.fromkeys(sorted(levels)))
     row = [str(count), f"{ours / theirs:.3f}", str(sum(e.ours <= e.theirs for e in found))]
     row += [f"{sum(e.ssim for e in found) / count:.4f}"]
