@@ -22,12 +22,13 @@ from pathlib import Path
 
 import click
 
+from tests.bench import rivals
 from tests.bench.queues import backlog, beside, fairness, watchers
 from tests.bench.queues.options import Options
 from tests.bench.queues.processes import Broken
 from tests.bench.queues.report import Report
 from tests.bench.queues.servers import PostgreSQL
-from tests.bench.queues.systems import SLUICE, SYSTEMS, Places, rivals_environment, versions
+from tests.bench.queues.systems import RIVALS, SLUICE, SYSTEMS, Places, versions
 
 MEASURES: Mapping[str, Callable[[Places, Options, Report], None]] = {
     "drain": partial(beside.in_rounds, beside.drain),
@@ -105,7 +106,7 @@ def main(
         with ExitStack() as ending:
             if any(SYSTEMS[name].package for name in systems):
                 say("the rivals' environment")
-                rivals_environment(rivals_env.resolve())
+                rivals.environment(rivals_env.resolve(), RIVALS)
             places = Places(rivals_env.resolve(), PostgreSQL(ending), variables)
             for name in only:
                 try:

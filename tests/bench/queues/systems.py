@@ -200,18 +200,6 @@ def _migrate(site: Site) -> None:
         raise Broken(f"the migration failed:\n{done.stderr[-1500:]}")
 
 
-def rivals_environment(folder: Path) -> Path:
-    """Make the rivals' virtual environment unless it has what `rivals.txt` says; return it."""
-    wanted, stamp = RIVALS.read_text(), folder / "rivals.txt"
-    if not (stamp.exists() and stamp.read_text() == wanted):
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        pip = [folder / "bin/python", "-m", "pip", "install", "--quiet", "-r", RIVALS]
-        subprocess.run(pip, check=True)
-        stamp.write_text(wanted)
-    return folder
-
-
 def versions(names: Sequence[str]) -> dict[str, str]:
     """The versions of what takes part."""
     pinned = dict(re.findall(r"^([a-z]+)\S*?==(\S+)", RIVALS.read_text(), re.MULTILINE))
