@@ -20,7 +20,7 @@ from typing import Any
 from backend.compression.engine import viewer
 
 # A page that takes longer to render is given up, and the program with it.
-_PAGE_SECONDS = 60.0
+_PAGE_SECONDS = 30.0
 
 
 @dataclass(slots=True, kw_only=True)
