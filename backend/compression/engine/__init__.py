@@ -3,9 +3,11 @@
 from backend.compression.engine.compressor import compress
 from backend.compression.engine.errors import (
     DamagedPdf,
+    NeedsMemory,
     NeedsPassword,
     NotAPdf,
     QualityOutOfRange,
+    UnpacksTooFar,
     WrongPassword,
 )
 from backend.compression.engine.levels import DEFAULT_QUALITY, Level
@@ -15,11 +17,13 @@ __all__ = [
     "DEFAULT_QUALITY",
     "DamagedPdf",
     "Level",
+    "NeedsMemory",
     "NeedsPassword",
     "NotAPdf",
     "QualityOutOfRange",
     "Receipt",
     "SignedPolicy",
+    "UnpacksTooFar",
     "WrongPassword",
     "compress",
 ]
