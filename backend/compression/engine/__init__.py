@@ -3,9 +3,11 @@
 from backend.compression.engine.compressor import compress
 from backend.compression.engine.errors import (
     DamagedPdf,
+    NeedsMemory,
     NeedsPassword,
     NotAPdf,
     QualityOutOfRange,
+    UnpacksTooFar,
     WrongPassword,
 )
 from backend.compression.engine.estimating import Estimate, estimate
@@ -17,11 +19,13 @@ __all__ = [
     "DamagedPdf",
     "Estimate",
     "Level",
+    "NeedsMemory",
     "NeedsPassword",
     "NotAPdf",
     "QualityOutOfRange",
     "Receipt",
     "SignedPolicy",
+    "UnpacksTooFar",
     "WrongPassword",
     "compress",
     "estimate",

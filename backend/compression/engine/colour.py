@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pikepdf import Array, Name, Object, Stream, String
 
 _DEVICE = {"/DeviceGray": 1, "/DeviceRGB": 3, "/DeviceCMYK": 4}
+# Tables have at most a kilobyte.
+_TABLE_BYTES_MAX = 4096
 _CALIBRATED = {"/CalGray": 1, "/CalRGB": 3, "/Separation": 1}
 
 
@@ -41,6 +43,8 @@ def palette_of(space: Object | None) -> Palette | None:
     base, lookup = space[1], space[3]
     count = components_of(base)
     if count not in {1, 3} or not isinstance(lookup, Stream | String):
+        return None
+    if isinstance(lookup, Stream) and len(lookup.get_raw_stream_buffer()) > _TABLE_BYTES_MAX:
         return None
     table = lookup.read_bytes() if isinstance(lookup, Stream) else bytes(lookup)
     used = min(256, int(space[2]) + 1)

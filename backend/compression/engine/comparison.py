@@ -19,7 +19,7 @@ from backend.compression.engine import viewer
 from backend.compression.engine.pipes import lines_within
 
 # A page that takes longer to render is given up, and the program with it.
-_PAGE_SECONDS = 60.0
+_PAGE_SECONDS = 30.0
 
 
 @dataclass(slots=True, kw_only=True)

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from pikepdf import Dictionary, Name, Pdf, Stream, String
 
+from backend.compression.engine.bombs import refuse_bomb
 from backend.compression.engine.comparison import compare
 from backend.compression.engine.document import objects_of, open_pdf, save_pdf
-from backend.compression.engine.errors import MALFORMED, DamagedPdf
+from backend.compression.engine.errors import MALFORMED, DamagedPdf, NeedsMemory
 from backend.compression.engine.inventory import attachments_of
 from backend.compression.engine.levels import DEFAULT_QUALITY, Level, Step, all_steps, steps_from
 from backend.compression.engine.progress import Interrupted, Progress
@@ -81,7 +82,8 @@ def compress(
     gets fractions that never fall, the last one 1.0; what it raises comes out of here.
 
     `target` is written with mode 0600 and only on success. Raises NotAPdf, NeedsPassword,
-    WrongPassword, DamagedPdf or QualityOutOfRange.
+    WrongPassword, DamagedPdf, UnpacksTooFar,
+    NeedsMemory or QualityOutOfRange.
     """
     wishes = _Wishes(
         level=level,
@@ -139,6 +141,8 @@ def _damage_named() -> Iterator[None]:
         yield
     except InvalidInput:
         raise
+    except MemoryError as error:
+        raise NeedsMemory("Compressing this PDF takes more memory than there is for it.") from error
     except MALFORMED as error:
         raise DamagedPdf("The PDF is damaged and cannot be compressed.") from error
 
@@ -146,8 +150,9 @@ def _damage_named() -> Iterator[None]:
 def _original(source: Path, wishes: _Wishes) -> Receipt:
     """The receipt of a document before it is compressed, as if it will be kept."""
     with open_pdf(source, wishes.password) as pdf:
-        contents = contents_of(pdf, source)
         size = source.stat().st_size
+        refuse_bomb(pdf, size)
+        contents = contents_of(pdf, source)
         return Receipt(
             original_bytes=size,
             compressed_bytes=size,
@@ -182,6 +187,8 @@ class _Document:
             if not why:
                 return replace(receipt, left=(*refused, *receipt.left))
             refused.append(f"At the level {step.level}, {'; '.join(why)}.")
+            if receipt.comparison is not None and receipt.comparison.problem is not None:
+                break  # a gentler way has the same problem, and takes as long
         return replace(self.original, left=tuple(refused)).kept(_KEPT_SAFE)
 
     def within(self, steps: list[Step], target_bytes: int) -> Receipt:
@@ -268,10 +275,12 @@ class _Document:
         )
         done, seen = [], set()
         for name, stream in attachments_of(pdf):
+            if stream.objgen in seen:
+                continue  # one file may be attached under several names
+            seen.add(stream.objgen)
             content = stream.read_bytes()
-            if stream.objgen in seen or not content.startswith(b"%PDF-"):
+            if not content.startswith(b"%PDF-"):
                 continue
-            seen.add(stream.objgen)  # one file may be attached under several names
             with tempfile.TemporaryDirectory(dir=self.draft.parent) as folder:
                 source, target = Path(folder, "attached.pdf"), Path(folder, "smaller.pdf")
                 source.write_bytes(content)

@@ -2,20 +2,20 @@
 
 import re
 
-from backend.compression.engine.tokens import STRING
+from backend.compression.engine.tokens import INLINE, INLINE_OPEN, STRING
 
 _EDGE, _END = rb"(?<![^\0\s\[\]()<>{}])", rb"(?![^\0\s\[\]()<>{}/%])"
 _PART = re.compile(
-    STRING + rb"|/[^\0\t\n\f\r ()<>\[\]{}/%]*+|%[^\r\n]*+"
-    rb"|"
-    + _EDGE
-    + rb"(?:[-+.\d]++[\0\s]++){6}cm"
-    + _END
-    + rb"|(?<![^\s])BI\s.*?\sID\s.*?\sEI(?![^\s])"
-    rb"|" + _EDGE + rb"(?P<number>[+-]?\d*\.\d{2,})" + _END,
+    rb"(?:(?:" + STRING + rb"|/[^\0\t\n\f\r ()<>\[\]{}/%]*+|%[^\r\n]*+"
+    rb"|" + _EDGE + rb"(?:[-+.\d]++[\0\s]++){6}cm" + _END + rb"|" + INLINE + rb")[\0\s]*+)++"
+    # What has no end is all the rest.
+    rb"|(?:\(|" + INLINE_OPEN + rb").*+"
+    rb"|" + _EDGE + rb"(?P<number>[+-]?\d{0,20}+\.\d{2,40}+)" + _END,
     re.DOTALL,
 )
 _WORTH_IT = re.compile(rb"\.\d{4}")
+# Each number and each name of a longer content would be an object for a while.
+LENGTH_MAX = 32 * 2**20
 
 
 def rounded(content: bytes) -> bytes:
@@ -25,7 +25,9 @@ def rounded(content: bytes) -> bytes:
     of a matrix by half a hundred-thousandth of what that makes of it. Matrices themselves stay as
     they are: readers put images on whole pixels, and a thousandth of a point may be another one.
     """
-    return _PART.sub(_short, content) if _WORTH_IT.search(content) else content
+    if len(content) > LENGTH_MAX or not _WORTH_IT.search(content):
+        return content
+    return _PART.sub(_short, content)
 
 
 def _short(part: re.Match[bytes]) -> bytes:

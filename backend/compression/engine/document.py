@@ -20,15 +20,20 @@ from backend.compression.engine.progress import Progress
 # ISO 32000-2, annex I: readers look for the header within the first 1024 bytes.
 _HEADER_WITHIN = 1024
 _OBJECT = re.compile(rb"\d\s+\d+\s+obj\b")
-# A stream that unpacks to more than this is left packed: enough for 100 megapixels of CMYK.
-_UNPACKED_BYTES_MAX = 512 * 2**20
+# A stream that unpacks to more than this, or by more filters, is left packed.
+UNPACKED_BYTES_MAX = 256 * 2**20
+_FILTERS_MAX = 8
 # ISO 32000-2, table 225: bit 2 of /SigFlags.
 _APPEND_ONLY = 2
 _FIELDS_MAX = 100_000
 # XMP as an element or an attribute. ISO 19005-1, 6.7.11 prescribes the prefix, and a search is
-# not upset by metadata that is no XML.
-_PDFA_LEVEL = re.compile(rb"pdfaid:conformance(?:\s[^>]*)?(?:>|=\s*[\"'])\s*(\w)")
-_PDFA_PART = re.compile(rb"pdfaid:part(?:\s[^>]*)?(?:>|=\s*[\"'])\s*(\d)")
+# not upset by metadata that is no XML. What may be between is bounded, so that much of it takes no
+# longer.
+_IN_XMP = rb"(?:\s{0,9}=\s{0,9}[\"']|(?:\s[^>]{0,200}+)?>)\s{0,99}"
+_PDFA_LEVEL = re.compile(rb"pdfaid:conformance" + _IN_XMP + rb"(\w)")
+_PDFA_PART = re.compile(rb"pdfaid:part" + _IN_XMP + rb"(\d)")
+_PDFUA_PART = re.compile(rb"pdfuaid:part" + _IN_XMP + rb"(\d)")
+_METADATA_BYTES_MAX = 4 * 2**20
 
 
 def open_pdf(source: Path, password: str | None) -> Pdf:
@@ -90,10 +95,11 @@ def _require_objects(source: Path) -> None:
 def limit_memory() -> None:
     """Keep a few bytes from unpacking to gigabytes; qpdf holds these limits per process."""
     pikepdf.settings.set_qpdf_limits(
-        flate_max_memory=_UNPACKED_BYTES_MAX,
-        run_length_max_memory=_UNPACKED_BYTES_MAX,
-        png_max_memory=_UNPACKED_BYTES_MAX,
-        tiff_max_memory=_UNPACKED_BYTES_MAX,
+        max_stream_filters=_FILTERS_MAX,
+        flate_max_memory=UNPACKED_BYTES_MAX,
+        run_length_max_memory=UNPACKED_BYTES_MAX,
+        png_max_memory=UNPACKED_BYTES_MAX,
+        tiff_max_memory=UNPACKED_BYTES_MAX,
     )
     pikepdf.settings.set_flate_compression_level(9)
 
@@ -136,17 +142,28 @@ def _has_signature_value(form: Dictionary) -> bool:
 
 def pdfa_claim(pdf: Pdf) -> str | None:
     """The part and level of ISO 19005 that a document says it conforms to, as "2b", or None."""
-    metadata = pdf.Root.get(Name.Metadata)
-    if not isinstance(metadata, pikepdf.Stream):
-        return None
-    try:
-        said = metadata.read_bytes()
-    except MALFORMED:
-        return None
+    said = _metadata_of(pdf)
     part, level = _PDFA_PART.search(said), _PDFA_LEVEL.search(said)
     if part is None:
         return None
     return part[1].decode() + (level[1].decode().lower() if level else "")
+
+
+def pdfua_claim(pdf: Pdf) -> str | None:
+    """The part of ISO 14289 that a document says it conforms to, or None."""
+    part = _PDFUA_PART.search(_metadata_of(pdf))
+    return part[1].decode() if part else None
+
+
+def _metadata_of(pdf: Pdf) -> bytes:
+    """The XMP of a document, or nothing; so much as anybody would write."""
+    metadata = pdf.Root.get(Name.Metadata)
+    if not isinstance(metadata, pikepdf.Stream):
+        return b""
+    try:
+        return metadata.read_bytes()[:_METADATA_BYTES_MAX]
+    except MALFORMED:
+        return b""
 
 
 def save_pdf(pdf: Pdf, target: BinaryIO, progress: Progress, start: float, end: float) -> None:

@@ -33,6 +33,18 @@ class DamagedPdf(InvalidInput):
     code = "damaged_pdf"
 
 
+class NeedsMemory(InvalidInput):
+    """Compressing the PDF takes more memory than one file may have."""
+
+    code = "needs_memory"
+
+
+class UnpacksTooFar(InvalidInput):
+    """The PDF unpacks to so much more than it is that it was made to."""
+
+    code = "unpacks_too_far"
+
+
 class QualityOutOfRange(InvalidInput, ValueError):
     """The image quality is not a whole number from 1 to 100."""
 

@@ -4,16 +4,15 @@ Two inventories are compared, one of the original and one of the written file, e
 """
 
 import hashlib
-import re
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
-from pikepdf import Array, Dictionary, Name, NameTree, Object, Pdf, Stream, String
+from pikepdf import Array, Dictionary, Name, Object, Pdf, Stream, String
 
-from backend.compression.engine.document import is_signed, pdfa_claim
+from backend.compression.engine.document import is_signed, pdfa_claim, pdfua_claim
 from backend.compression.engine.errors import MALFORMED
 
-_PDFUA_PART = re.compile(rb"pdfuaid:part(?:\s[^>]*)?(?:>|=\s*[\"'])\s*(\d)")
 # Trees are walked this far; a hostile one may be endless.
 _NODES_MAX = 1_000_000
 
@@ -75,7 +74,7 @@ def inventory_of(pdf: Pdf) -> Inventory:
         encrypted=pdf.is_encrypted,
         permissions=_permissions(pdf),
         pdfa=pdfa_claim(pdf),
-        pdfua=_pdfua_part(root),
+        pdfua=pdfua_claim(pdf),
         metadata=_information(pdf),
     )
 
@@ -132,7 +131,7 @@ def _structure_elements(root: Object) -> int:
     tree = _dictionary(root, Name.StructTreeRoot)
     seen, found = set(), 0
     pending = _kids(tree) if tree is not None else []
-    while pending and found < _NODES_MAX:
+    while pending and found + len(pending) < _NODES_MAX:
         element = pending.pop()
         if element.is_indirect and element.objgen in seen:
             continue
@@ -157,12 +156,18 @@ def _destinations(root: Object) -> int:
 
 
 def _values_in(tree: Dictionary | None) -> list[Object]:
-    if tree is None:
-        return []
-    try:
-        return list(NameTree(tree).values())
-    except MALFORMED:
-        return []
+    """The values of a name tree (ISO 32000-2, 7.9.6), each node once, however deep."""
+    seen, found = set(), list[Object]()
+    pending: list[Object | None] = [tree]
+    while pending and len(found) + len(pending) < _NODES_MAX:
+        node = pending.pop()
+        if not isinstance(node, Dictionary) or (node.is_indirect and node.objgen in seen):
+            continue
+        seen.add(node.objgen)
+        pairs = node.get_list(Name.Names) or ()
+        found += [value for value in list(pairs)[1::2] if isinstance(value, Object)]
+        pending += reversed(list(node.get_list(Name.Kids) or ()))
+    return found
 
 
 def attachments_of(pdf: Pdf) -> Iterator[tuple[str, Stream]]:
@@ -193,34 +198,31 @@ def _file_specifications(pdf: Pdf) -> Iterator[Object | None]:
 
 def _attachments(pdf: Pdf) -> dict[str, str]:
     found: dict[str, str] = {}
+    digests: dict[tuple[int, int], str] = {}
+    contents: dict[str, set[str]] = defaultdict(set)
     for name, stream in attachments_of(pdf):
-        try:
-            content = stream.read_bytes()
-        except MALFORMED:
-            content = stream.read_raw_bytes()
-        digest = hashlib.sha256(content).hexdigest()
-        key, number = name, 1
-        while found.setdefault(key, digest) != digest:
-            number += 1
-            key = f"{name} ({number})"
+        if stream.objgen not in digests:
+            digests[stream.objgen] = _digest(stream)
+        digest = digests[stream.objgen]
+        if digest not in contents[name]:
+            contents[name].add(digest)
+            number = len(contents[name])
+            found[name if number == 1 else f"{name} ({number})"] = digest
     return found
+
+
+def _digest(stream: Stream) -> str:
+    try:
+        content = stream.read_bytes()
+    except MALFORMED:
+        content = stream.read_raw_bytes()
+    return hashlib.sha256(content).hexdigest()
 
 
 def _permissions(pdf: Pdf) -> list[str]:
     if not pdf.is_encrypted:
         return []
     return sorted(name for name, allowed in pdf.allow._asdict().items() if allowed)
-
-
-def _pdfua_part(root: Object) -> str | None:
-    metadata = root.get(Name.Metadata)
-    if not isinstance(metadata, Stream):
-        return None
-    try:
-        part = _PDFUA_PART.search(metadata.read_bytes())
-    except MALFORMED:
-        return None
-    return part[1].decode() if part else None
 
 
 def _information(pdf: Pdf) -> dict[str, str]:

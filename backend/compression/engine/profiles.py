@@ -77,6 +77,8 @@ def slimmed(profile: bytes, *, output: bool = False) -> bytes:
     kept = [entry for entry in entries if entry[0] not in dropped]
     if len(kept) == len(entries):
         return _undated(profile[:_HEADER]) + profile[_HEADER:]
+    if sum(size for _, size in {entry[1:] for entry in kept}) > len(profile):
+        raise ValueError("a profile whose tags overlap")
     at = _HEADER + 4 + _ENTRY * len(kept)
     places: dict[tuple[int, int], int] = {}
     table, body = [], []

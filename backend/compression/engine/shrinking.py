@@ -21,6 +21,8 @@ from backend.compression.engine.survey import ObjectId, Survey, survey
 
 # Of an image of more samples only one is unpacked at a time.
 _LARGE = 16_000_000
+# Some ten seconds' worth of numbers.
+_ROUNDED_BYTES_MAX = 64 * 2**20
 _THREADS = min(4, os.cpu_count() or 1)
 
 
@@ -152,11 +154,13 @@ def _rounded(pdf: Pdf) -> dict[ObjectId, bytes]:
         for thing in objects_of(pdf)
         if isinstance(thing, Stream) and thing.get(Name.Subtype) == Name.Form
     ]
-    found = {}
-    for stream in streams:
-        if isinstance(stream, Stream) and is_lossless(stream):
+    found, left = {}, _ROUNDED_BYTES_MAX
+    each = {stream.objgen: stream for stream in streams if isinstance(stream, Stream)}
+    for stream in each.values():
+        if left > 0 and is_lossless(stream):
             with suppress(*UNDECODABLE):
                 before = stream.read_bytes()
+                left -= len(before)
                 after = content.rounded(before)
                 if after != before:
                     found[stream.objgen] = after

@@ -10,6 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from pikepdf import Array, Dictionary, Name, Object, Page, Stream
 
@@ -24,8 +25,10 @@ ObjectId = tuple[int, int]
 _UPRIGHT: Linear = (1.0, 0.0, 0.0, 1.0)
 _NESTING_MAX = 12
 # Forms that draw forms that draw forms multiply quickly: past this, nothing is known. So many take
-# some six seconds.
+# some six seconds, to which a content adds by its length and by being drawn at all.
 _OPERATIONS_MAX = 3_000_000
+_BYTES_AN_OPERATION = 64
+_OPERATIONS_A_CONTENT = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +106,11 @@ class _Surveyor:
     ) -> None:
         if nesting > _NESTING_MAX:
             raise _TooMuch
+        self._spend(_OPERATIONS_A_CONTENT)
         self._patterns(resources, state, nesting)
         stack = [state]
         for operator, operand in self._parsed(content):
-            self._left -= 1
-            if self._left < 0:
-                raise _TooMuch
+            self._spend(1)
             if operator == b"q":
                 stack.append(stack[-1])
             elif operator == b"Q":
@@ -127,6 +129,11 @@ class _Surveyor:
                 stack[-1] = self._set(str(operand), resources, stack[-1], nesting)
             else:
                 self._draw(str(operand), resources, stack[-1], nesting)
+
+    def _spend(self, count: int) -> None:
+        self._left -= count
+        if self._left < 0:
+            raise _TooMuch
 
     def _show(self, font: Object | None, strings: frozenset[bytes]) -> None:
         if font is None or not font.is_indirect:
@@ -200,14 +207,16 @@ class _Surveyor:
         """What a stream does; a form that is drawn a hundred times is read once."""
         known = self._operations.get(content.objgen)
         if known is None:
-            known = list(operations(_bytes_of(content)))
+            said = _bytes_of(content, self._left * _BYTES_AN_OPERATION)
+            self._spend(len(said) // _BYTES_AN_OPERATION)
+            known = list(islice(operations(said), self._left + 1))
             if isinstance(content, Stream):
                 self._operations[content.objgen] = known
         return known
 
 
-def _bytes_of(content: Object) -> bytes:
-    """The bytes of a stream, or of a page's, which may be several."""
+def _bytes_of(content: Object, most: int) -> bytes:
+    """The bytes of a stream, or of a page's, which may be several and no more than so many."""
     if isinstance(content, Stream):
         return content.read_bytes()
     streams = content.get(Name.Contents)
@@ -215,7 +224,14 @@ def _bytes_of(content: Object) -> bytes:
         return streams.read_bytes()
     # Each ends what the one before it began, but for a token (ISO 32000-2, 7.8.2).
     each = streams if isinstance(streams, Array) else ()
-    return b"\n".join(part.read_bytes() for part in each if isinstance(part, Stream))
+    parts, length = [], 0
+    for part in each:
+        if isinstance(part, Stream):
+            parts.append(part.read_bytes())
+            length += len(parts[-1])
+            if length > most:
+                raise _TooMuch
+    return b"\n".join(parts)
 
 
 def _appearances(page: Object) -> Iterator[tuple[Stream, Linear]]:

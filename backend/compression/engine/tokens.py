@@ -11,13 +11,16 @@ from collections.abc import Iterator
 _FLAT = rb"(?:[^()\\]++|\\.)*+"
 STRING = rb"(?:\((?:[^()\\]++|\\.|\((?:[^()\\]++|\\.|\(" + _FLAT + rb"\))*+\))*+\)"
 STRING += rb"|<[0-9A-Fa-f\s]*+>)"
+# Nothing is tried twice, so that a content of such beginnings without ends takes no longer.
+INLINE = rb"(?<![^\s])BI\s(?>.*?\sID\s)(?>.*?\sEI(?![^\s]))"
+INLINE_OPEN = rb"(?<![^\s])BI\s"
 _TOKEN = re.compile(
     rb"(?P<string>" + STRING + rb")"
     rb"|/(?P<name>[^\0\t\n\f\r ()<>\[\]{}/%]*+)"
     rb"|%[^\r\n]*+"
-    rb"|(?P<inline>(?<![^\s])BI\s.*?\sID\s.*?\sEI(?![^\s]))"
+    rb"|(?P<inline>" + INLINE + rb")"
     rb"|(?<![^\0\s\])>}])(?P<operator>q|Q|cm|Do|gs|Tf|Tj|TJ|'|\"|BDC)(?![^\0\s\[(</%])"
-    rb"|(?P<open>\()",
+    rb"|(?P<open>\(|" + INLINE_OPEN + rb")",
     re.DOTALL,
 )
 _SHOWING = {b"Tj", b"TJ", b"'", b'"'}
@@ -41,13 +44,13 @@ def operations(content: bytes) -> Iterator[Operation]:
         elif kind == "name":
             name = "/" + _plain(token["name"])
         elif kind == "open":
-            raise ValueError("a string without an end")
+            raise ValueError("a string or an image without an end")
         elif kind == "operator":
             operator = token["operator"]
             if operator in _SHOWING:
                 yield b"Tj", frozenset(strings)
             elif operator == b"cm":
-                numbers = content[before : token.start()].split()[-6:]
+                numbers = content[before : token.start()].rsplit(None, 6)[-6:]
                 yield operator, tuple(float(each) for each in numbers)
             elif operator in {b"q", b"Q"}:
                 yield operator, None

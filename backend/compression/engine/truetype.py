@@ -4,7 +4,8 @@ Only what a PDF needs of one is kept of its tables (ISO 32000-2, 9.9.2).
 """
 
 import struct
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
+from itertools import pairwise
 
 from fontTools import agl
 
@@ -16,6 +17,8 @@ _ENCODED_TABLES = [*_TABLES, b"cmap", b"post", b"OS/2"]
 _CHECKSUM_OF_ALL = 0xB1B0AFBA
 _LONG_FROM = 0x20000  # bytes of glyphs that the short form of `loca` cannot say
 _COMPONENTS_MAX = 64  # of a glyph that is made of others
+_CHARACTERS_MAX = 0x110000  # of a map; Unicode has no more
+_MAPS_MAX = 16
 
 # Flags of a component of a composite glyph.
 _WORDS, _SCALE, _MORE, _TWO_SCALES, _MATRIX = 0x1, 0x8, 0x20, 0x40, 0x80
@@ -43,6 +46,8 @@ def emptied(
     long = struct.unpack_from(">h", tables[b"head"], 50)[0]
     layout = f">{count + 1}{'I' if long else 'H'}"
     offsets = [each * (1 if long else 2) for each in struct.unpack_from(layout, tables[b"loca"])]
+    if any(start > end for start, end in pairwise(offsets)):
+        raise ValueError("glyphs that are not in order")
     outlines = tables[b"glyf"]
     kept = {0} | glyphs | _encoded(tables, codes, names)
     kept = _with_components(outlines, offsets, {each for each in kept if each < count})
@@ -75,7 +80,11 @@ def emptied(
 def _tables(font: bytes) -> dict[bytes, bytes]:
     count = struct.unpack_from(">H", font, 4)[0]
     entries = (struct.unpack_from(">4sIII", font, 12 + 16 * index) for index in range(count))
-    return {tag: font[start : start + length] for tag, _, start, length in entries}
+    return {
+        tag: font[start : start + length]
+        for tag, _, start, length in entries
+        if tag in _ENCODED_TABLES
+    }
 
 
 def _written(signature: bytes, tables: dict[bytes, bytes]) -> bytes:
@@ -205,7 +214,10 @@ def _numbered(names: Set[str]) -> set[int]:
 def _mappings(cmap: bytes) -> Iterator[dict[int, int]]:
     if not cmap:
         return
-    for index in range(struct.unpack_from(">H", cmap, 2)[0]):
+    count = struct.unpack_from(">H", cmap, 2)[0]
+    if count > _MAPS_MAX:
+        raise ValueError(f"a cmap of {count} maps")
+    for index in range(count):
         start = struct.unpack_from(">I", cmap, 8 + 8 * index)[0]
         form = struct.unpack_from(">H", cmap, start)[0]
         reads = {0: _form_0, 4: _form_4, 6: _form_6, 12: _form_12}.get(form)
@@ -225,6 +237,7 @@ def _form_4(cmap: bytes, start: int) -> dict[int, int]:
     deltas = struct.unpack_from(f">{count}H", cmap, start + 16 + 4 * count)
     ranges_at = start + 16 + 6 * count
     ranges = struct.unpack_from(f">{count}H", cmap, ranges_at)
+    _require_few(end - first + 1 for first, end in zip(firsts, ends, strict=True))
     found = {}
     for index, (first, end, delta, indirect) in enumerate(
         zip(firsts, ends, deltas, ranges, strict=True)
@@ -249,12 +262,18 @@ def _form_6(cmap: bytes, start: int) -> dict[int, int]:
 
 def _form_12(cmap: bytes, start: int) -> dict[int, int]:
     found: dict[int, int] = {}
-    for index in range(struct.unpack_from(">I", cmap, start + 12)[0]):
-        first, end, glyph = struct.unpack_from(">III", cmap, start + 16 + 12 * index)
-        if end - first > 0x10FFFF:
-            raise ValueError("a cmap of too many characters")
+    count = struct.unpack_from(">I", cmap, start + 12)[0]
+    groups = list(struct.iter_unpack(">III", cmap[start + 16 : start + 16 + 12 * count]))
+    _require_few(end - first + 1 for first, end, _ in groups)
+    for first, end, glyph in groups:
         found.update(zip(range(first, end + 1), range(glyph, glyph + end - first + 1), strict=True))
     return found
+
+
+def _require_few(counts: Iterable[int]) -> None:
+    total = sum(max(0, count) for count in counts)
+    if total > _CHARACTERS_MAX:
+        raise ValueError(f"a cmap of {total} characters")
 
 
 def _names(post: bytes) -> dict[str, int]:

@@ -23,7 +23,7 @@ from PIL import Image
 DPI = 100
 _SIDE_MAX = 2400  # pixels; larger pages are rendered smaller
 _BLOCK = 8  # pixels
-_MEMORY_MAX = 3 * 2**30
+_MEMORY_MAX = 2**30
 # Wang et al., "Image quality assessment: from error visibility to structural similarity", IEEE
 # Transactions on Image Processing 13 (2004), equation 13, for values from 0 to 255.
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2

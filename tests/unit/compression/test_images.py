@@ -324,7 +324,7 @@ def test_a_little_stream_that_unpacks_to_too_much_is_left_as_it_is(
         BitsPerComponent=8,
     )
     with monkeypatch.context() as limited:
-        limited.setattr(document, "_UNPACKED_BYTES_MAX", 2**20)
+        limited.setattr(document, "UNPACKED_BYTES_MAX", 2**20)
         done = compress(source, tmp_path / "small.pdf", level=Level.HIGH)
     document.limit_memory()  # for qpdf holds what was set last, for the whole process
     assert done.images_recoded == 0

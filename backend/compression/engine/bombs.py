@@ -1,0 +1,74 @@
+"""Telling the documents that unpack to far more than they are (CWE-409)."""
+
+import zlib
+from collections.abc import Iterable, Iterator
+
+from pikepdf import Name, Pdf, Stream
+
+from backend.compression.engine.document import UNPACKED_BYTES_MAX, objects_of
+from backend.compression.engine.errors import UNDECODABLE, UnpacksTooFar
+from backend.compression.engine.samples import PIXELS_MAX, filters_of, is_lossless
+
+# Always, and for each byte of the file: scans in black and white unpack to fifty times their size
+# by Flate, and photos of few details to as many pixels.
+_ALWAYS, _TIMES = 512 * 2**20, 100
+_CHUNK = 2**18
+_FAXES = {"/CCITTFaxDecode", "/CCF"}
+
+
+def refuse_bomb(pdf: Pdf, file_bytes: int) -> None:
+    """Raise UnpacksTooFar when all of an open document unpacks to more than is worth it.
+
+    It is unpacked to be told, and nothing is kept. Half a gigabyte is always allowed, and a hundred
+    times the size of the file.
+    """
+    left = _ALWAYS + _TIMES * file_bytes
+    for thing in objects_of(pdf):
+        if isinstance(thing, Stream):
+            left -= _unpacked_bytes(thing)
+            if left < 0:
+                raise UnpacksTooFar(
+                    f"The PDF of {file_bytes} bytes unpacks to more than"
+                    f" {_ALWAYS + _TIMES * file_bytes}, which is more than any document needs."
+                )
+
+
+def _unpacked_bytes(stream: Stream) -> int:
+    """How much is unpacked of a stream, or how many pixels there are in what has a codec."""
+    filters = filters_of(stream)
+    try:
+        if set(filters) <= {"/FlateDecode", "/Fl"}:
+            return _inflated_bytes(stream.read_raw_bytes(), len(filters))
+        if is_lossless(stream):
+            return len(stream.read_bytes())
+    except UNDECODABLE:
+        return UNPACKED_BYTES_MAX
+    pixels = (stream.get_int(Name.Width, 0) or 0) * (stream.get_int(Name.Height, 0) or 0)
+    if not 0 < pixels <= PIXELS_MAX:
+        return 0  # it is left as it is
+    return pixels // 8 if filters[-1] in _FAXES else pixels
+
+
+def _inflated_bytes(data: bytes, times: int) -> int:
+    pieces: Iterable[bytes] = [data]
+    for _ in range(times):
+        pieces = _inflated(pieces)
+    total = 0
+    for piece in pieces:
+        total += len(piece)
+        if total > UNPACKED_BYTES_MAX:
+            return UNPACKED_BYTES_MAX  # more is never unpacked
+    return total
+
+
+def _inflated(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """What a zlib stream unpacks to, in pieces, until it ends or breaks off."""
+    unpacker = zlib.decompressobj()
+    for piece in pieces:
+        rest = piece
+        while rest and not unpacker.eof:
+            try:
+                yield unpacker.decompress(rest, _CHUNK)
+            except zlib.error:
+                return
+            rest = unpacker.unconsumed_tail
