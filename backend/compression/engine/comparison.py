@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from backend.compression.engine import viewer
 from backend.compression.engine.pipes import lines_within
 
+_ROOT, _VIEWER = Path(__file__).parents[3], "backend.compression.viewing.viewer"
 # A page that takes longer to render is given up, and the program with it.
 _PAGE_SECONDS = 30.0
 
@@ -138,9 +138,13 @@ def _asked(question: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _started() -> subprocess.Popen[bytes]:
     global _program  # noqa: PLW0603 - one for each process, since it takes long to start
     if _program is None or _program[0] != os.getpid() or _program[1].poll() is not None:
-        command = [sys.executable, "-I", viewer.__file__]
+        command = [sys.executable, "-m", _VIEWER]
         process = subprocess.Popen(  # noqa: S603 - our own program
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            command,
+            cwd=_ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
         _program = os.getpid(), process
     return _program[1]

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 from pikepdf import Array, Name, Object, Stream
 from PIL import Image
 
@@ -30,6 +31,7 @@ from backend.compression.engine.samples import (
     size_of,
 )
 from backend.compression.engine.survey import Placement
+from backend.compression.viewing.similarity import Pixels, similarity
 
 # Images of fewer bytes are icons: nothing to gain, and sharp edges to lose.
 _LOSSY_FROM_BYTES = 2048
@@ -40,6 +42,7 @@ _LOSSY_GAIN = 0.9
 # Photos keep so much of their bytes in Flate; JPEG 2000 is for them, and takes too long for large
 # ones.
 _PHOTO_SHARE, _WAVELETS_MAX = 0.25, 30_000_000
+_VIEW_DPI = 100
 # Flat colours and text stay exact, as long as that costs no more than this over a JPEG.
 _EXACT_COST_MAX = 1.25
 
@@ -166,12 +169,12 @@ def _lossy(
     wanted = fitted(size, placement, aim.dpi)
     if wanted == size and _is_coarse_jpeg(image, aim):
         return _exact(image, soft_mask=soft_mask, archived=archived)
-    samples = read_samples(image, wanted)
+    samples = read_samples(image, fitted(size, placement, aim.gentlest.dpi))
     if samples is None:
         return _exact(image, soft_mask=soft_mask, archived=archived)
     if soft_mask and samples.lossless:
         return _soft_mask(image, samples, wanted)
-    lossy = Recoded(jpeg(_resized(samples.picture, wanted), aim), wanted, space=samples.space)
+    lossy = _seen_alike(samples, size, placement, aim)
     if samples.lossless:
         most = len(lossy.encoded.data) * _EXACT_COST_MAX
         exact = _exactly(image, samples.picture, samples.space, soft_mask=False, most=most)
@@ -180,6 +183,33 @@ def _lossy(
     return _if_smaller(image, lossy, _LOSSY_GAIN) or _exact(
         image, soft_mask=soft_mask, archived=archived
     )
+
+
+def _seen_alike(samples: Samples, size: Size, placement: Placement | None, aim: Aim) -> Recoded:
+    """The samples as a JPEG by the first of some aims with which they look alike, or the last.
+
+    Alike is judged as the page is by who looks at it: in shades of gray, at so many pixels as the
+    image is placed on, of `_VIEW_DPI` to an inch.
+    """
+    view = fitted(size, placement, _VIEW_DPI)
+    before = _shades(samples.picture, view)
+    while True:
+        wanted = fitted(size, placement, aim.dpi)
+        encoded = jpeg(_resized(samples.picture, wanted), aim)
+        if aim.gentler is None:
+            break
+        with open_jpeg(encoded.data) as written:
+            if similarity(before, _shades(written, view)) >= aim.floor:
+                break
+        aim = aim.gentler
+    return Recoded(encoded, wanted, space=samples.space)
+
+
+def _shades(picture: Image.Image, view: Size) -> Pixels:
+    gray = picture.convert("L")
+    if gray.size != view:
+        gray = gray.resize(view, Image.Resampling.BOX, reducing_gap=2.0)
+    return np.asarray(gray)
 
 
 def _soft_mask(image: Stream, samples: Samples, wanted: Size) -> Recoded | None:

@@ -22,13 +22,21 @@ class Aim:
     """What an image is brought down to, and whether fonts keep their hints.
 
     `dpi` is pixels per inch as placed on the page, `quality` is libjpeg's 1 to 100, and
-    `subsampling` is the JPEG's chroma layout in the words of Pillow.
+    `subsampling` is the JPEG's chroma layout in the words of Pillow. An image that looks less alike
+    than `floor`, from 0 to 1, is brought down to what is `gentler`, if there is any.
     """
 
     dpi: int
     quality: int
     subsampling: str
     hints: bool = True
+    floor: float = 0.0
+    gentler: "Aim | None" = None
+
+    @property
+    def gentlest(self) -> "Aim":
+        """The last of what is gentler."""
+        return self.gentler.gentlest if self.gentler is not None else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +52,12 @@ class Step:
     floor: float
 
 
-# dpi, what is added to the quality that was asked for, chroma layout, hints
+# dpi, and what is added to the quality that was asked for: of these the first with which an image
+# looks so much alike
 _AIMS = {
-    Level.LOW: (300, +5, "4:4:4", True),
-    Level.MEDIUM: (144, -15, "4:2:0", False),
-    Level.HIGH: (105, -27, "4:2:0", False),
+    Level.LOW: (0.0, [(300, +5)]),
+    Level.MEDIUM: (0.965, [(130, -22), (144, -15)]),
+    Level.HIGH: (0.90, [(92, -47), (105, -39), (112, -26)]),
 }
 _FLOORS = {Level.LOSSLESS: 0.999, Level.LOW: 0.95, Level.MEDIUM: 0.93, Level.HIGH: 0.90}
 # Who asks for a lower quality than the default means it: then only a ruined page is a fault.
@@ -82,6 +91,10 @@ def _step(level: Level, image_quality: int) -> Step:
         raise QualityOutOfRange(f"The image quality is {image_quality}; it can be 1 to 100.")
     if level is Level.LOSSLESS:
         return Step(level, None, _FLOORS[level])
-    dpi, shift, subsampling, hints = _AIMS[level]
-    aim = Aim(dpi, min(95, max(1, image_quality + shift)), subsampling, hints)
+    floor, ways = _AIMS[level]
+    low = level is Level.LOW
+    aim = None
+    for dpi, shift in reversed(ways):
+        quality = min(95, max(1, image_quality + shift))
+        aim = Aim(dpi, quality, "4:4:4" if low else "4:2:0", low, floor, aim)
     return Step(level, aim, _FLOORS[level] if image_quality >= DEFAULT_QUALITY else _RUINED)

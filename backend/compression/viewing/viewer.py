@@ -1,9 +1,9 @@
 """A program that renders two PDFs by PDFium, and says how alike their pages are.
 
-It runs by itself, started with the path of this file, since PDFium is written in C++ and a hostile
-document may end it. A line of JSON asks, `{"before": path, "after": path, "password": text or null,
-"seconds": most}`, and lines of JSON answer: one for each page that was compared, and a last one,
-`{"pages": [before, after]}` or `{"problem": sentence}`.
+It runs by itself (`python -m` and this module's name), since PDFium is written in C++ and a hostile
+document may end it; so it imports little. A line of JSON asks, `{"before": path, "after": path,
+"password": text or null, "seconds": most}`, and lines of JSON answer: one for each page that was
+compared, and a last one, `{"pages": [before, after]}` or `{"problem": sentence}`.
 """
 
 import json
@@ -17,44 +17,14 @@ from typing import Any
 
 import numpy as np
 import pypdfium2 as pdfium
-from numpy.typing import NDArray
 from PIL import Image
+
+from backend.compression.viewing.similarity import BLOCK, Pixels, similarity
 
 DPI = 100
 _SIDE_MAX = 2400  # pixels; larger pages are rendered smaller
-_BLOCK = 8  # pixels
 _MEMORY_MAX = 2**30
-# Wang et al., "Image quality assessment: from error visibility to structural similarity", IEEE
-# Transactions on Image Processing 13 (2004), equation 13, for values from 0 to 255.
-_C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 _BLANK = re.compile(r"[\s\0]+")
-
-Pixels = NDArray[np.uint8]
-
-
-def similarity(before: Pixels, after: Pixels) -> float:
-    """The mean structural similarity of two gray pictures of one size, in blocks of 8 by 8."""
-    a, b = (_blocks(each) for each in (before, after))
-    count = len(a)
-    changed = (a != b).any(1)
-    a, b = (each[changed].astype(np.float32) for each in (a, b))
-    size = _BLOCK * _BLOCK
-    mean_a, mean_b = a.sum(1) / size, b.sum(1) / size
-    square_a, square_b = (np.einsum("ij,ij->i", each, each) / size for each in (a, b))
-    product = np.einsum("ij,ij->i", a, b) / size
-    spread = square_a - mean_a**2 + square_b - mean_b**2
-    common = product - mean_a * mean_b
-    alike = (2 * mean_a * mean_b + _C1) * (2 * common + _C2)
-    alike /= (mean_a**2 + mean_b**2 + _C1) * (spread + _C2)
-    return float(alike.sum() + count - len(a)) / count
-
-
-def _blocks(picture: Pixels) -> Pixels:
-    height, width = picture.shape
-    down, across = -height % _BLOCK, -width % _BLOCK
-    whole = np.pad(picture, ((0, down), (0, across)), mode="edge")
-    rows = whole.reshape(whole.shape[0] // _BLOCK, _BLOCK, -1, _BLOCK)
-    return rows.swapaxes(1, 2).reshape(-1, _BLOCK * _BLOCK)
 
 
 def _answers(
@@ -118,7 +88,7 @@ def _alike(before: Pixels, after: Pixels) -> tuple[float, float]:
     if not len(changed):
         return 1.0, 0.0
     height = len(before)
-    rows = slice(changed[0] // _BLOCK * _BLOCK, changed[-1] + 1)
+    rows = slice(changed[0] // BLOCK * BLOCK, changed[-1] + 1)
     share = (rows.stop - rows.start) / height
     before, after = before[rows], after[rows]
     colour = np.abs(before[::4, ::4].astype(np.int16) - after[::4, ::4]).mean()
