@@ -7,7 +7,7 @@ from backend.compression.engine.errors import (
     NeedsPassword,
     NotAPdf,
     QualityOutOfRange,
-    UnpacksTooFar,
+    TooElaborate,
     WrongPassword,
 )
 from backend.compression.engine.levels import DEFAULT_QUALITY, Level
@@ -23,7 +23,7 @@ __all__ = [
     "QualityOutOfRange",
     "Receipt",
     "SignedPolicy",
-    "UnpacksTooFar",
+    "TooElaborate",
     "WrongPassword",
     "compress",
 ]
