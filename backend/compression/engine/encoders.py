@@ -14,6 +14,7 @@ from PIL import Image, ImageChops
 from PIL.TiffImagePlugin import TiffImageFile
 
 from backend.compression.engine import jbig2
+from backend.compression.engine.caps import require_memory
 from backend.compression.engine.levels import Aim
 from backend.compression.engine.samples import Size
 
@@ -22,6 +23,7 @@ _TIFF_STRIP_OFFSETS, _TIFF_STRIP_BYTES = 273, 279
 _TABLE_MEAN = 57.625
 _STRENGTH, _STRONGEST = 9, 12  # of libdeflate's twelve
 _STRONG_UP_TO = 256 * 1024  # bytes that are packed at the strongest
+_WORKING_BYTES = 16 * 2**20  # of libdeflate and libvips, which end the process without them
 _PREDICTED_ROWS = 256  # at a time
 _MISJUDGED = 4 / 3
 _GUESSED_ROWS = 8  # of each 64, from which it is told whether predictors help
@@ -40,6 +42,7 @@ class Encoded:
 
 def pack(data: bytes) -> bytes:
     """Bytes as a zlib stream, packed by libdeflate."""
+    require_memory(len(data) + _WORKING_BYTES)
     strength = _STRONGEST if len(data) <= _STRONG_UP_TO else _STRENGTH
     return bytes(deflate.zlib_compress(data, strength))
 
@@ -156,6 +159,8 @@ def jpeg(picture: Image.Image, aim: Aim) -> Encoded:
         )
         return Encoded(file.getvalue(), Name.DCTDecode, None)
     bands = len(picture.getbands())
+    # The samples, their coefficients of two bytes each, and what is written.
+    require_memory(picture.width * picture.height * bands * 4 + _WORKING_BYTES)
     image = pyvips.Image.new_from_memory(
         picture.tobytes(), picture.width, picture.height, bands, "uchar"
     )

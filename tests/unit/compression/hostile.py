@@ -195,8 +195,9 @@ def metadata_that_searches_are_slow_in() -> bytes:
 @hostile
 def attachments_of_gigabytes() -> bytes:
     names = b" ".join(b"(%d) <</EF <</F %d 0 R>> /F (%d)>>" % (n, n, n) for n in range(5, 105))
-    bombs = [stream(zlib.compress(zeros(400 * MEGABYTE), 9), TWICE + b"/N %d" % n)
-             for n in range(1)] * 100
+    bombs = [
+        stream(zlib.compress(zeros(400 * MEGABYTE), 9), TWICE + b"/N %d" % n) for n in range(1)
+    ] * 100
     root = b"/Names <</EmbeddedFiles <</Names [%b]>>>>" % names
     return page(b"", *bombs, padding(), root=root)
 
@@ -205,7 +206,9 @@ def attachments_of_gigabytes() -> bytes:
 def profile_of_gigabytes() -> bytes:
     space = b"/ColorSpace [/ICCBased 6 0 R] /BitsPerComponent 8 "
     return page(
-        b"/X Do", image(bytes(30_000), 100, 100, space), stream(zeros(5 * GIGABYTE), FLATE + b"/N 3")
+        b"/X Do",
+        image(bytes(30_000), 100, 100, space),
+        stream(zeros(5 * GIGABYTE), FLATE + b"/N 3"),
     )
 
 
@@ -366,9 +369,7 @@ def image_of_one_column() -> bytes:
 @hostile
 def image_of_absurd_numbers() -> bytes:
     entries = b"/ColorSpace [/Indexed /DeviceRGB 99999999999 <00>] /BitsPerComponent 99999999999 "
-    return page(
-        b"/X Do", image(bytes(9999), 10**18, -(10**18), entries), padding(), padding()
-    )
+    return page(b"/X Do", image(bytes(9999), 10**18, -(10**18), entries), padding(), padding())
 
 
 @hostile
@@ -404,7 +405,7 @@ def a_million_objects() -> bytes:
 
 
 @hostile
-def a_million_small_streams() -> bytes:
+def hundreds_of_thousands_of_streams() -> bytes:
     return pdf([*_one_page(), *[stream(b"1")] * 300_000])
 
 
@@ -472,11 +473,19 @@ def a_million_annotations() -> bytes:
 
 @hostile
 def a_million_annotations_with_appearances() -> bytes:
-    look = stream(b"/X Do", b"/Type /XObject /Subtype /Form /BBox [0 0 9 9]"
-                  b" /Resources <</XObject <</X 7 0 R>>>>")
+    look = stream(
+        b"/X Do",
+        b"/Type /XObject /Subtype /Form /BBox [0 0 9 9] /Resources <</XObject <</X 7 0 R>>>>",
+    )
     note = b"<</Type /Annot /Subtype /Stamp /Rect [0 0 9 9] /AP <</N 6 0 R>>>>"
-    return page(b"", note, look, image(bytes(3), 1, 1, RGB), padding(),
-                entries=b"/Annots [%b]" % (b"5 0 R " * 200_000))
+    return page(
+        b"",
+        note,
+        look,
+        image(bytes(3), 1, 1, RGB),
+        padding(),
+        entries=b"/Annots [%b]" % (b"5 0 R " * 200_000),
+    )
 
 
 @hostile
@@ -528,19 +537,15 @@ def names_ten_thousand_deep() -> bytes:
 
 @hostile
 def tags_that_multiply() -> bytes:
-    levels = [
-        b"<</S /P /K [%b]>>" % (b"%d 0 R " % (number + 1) * 1000) for number in range(5, 105)
-    ]
+    levels = [b"<</S /P /K [%b]>>" % (b"%d 0 R " % (number + 1) * 1000) for number in range(5, 105)]
     return page(b"", *levels, b"<</S /P>>", padding(), root=b"/StructTreeRoot 5 0 R")
 
 
 @hostile
 def direct_tags_that_multiply() -> bytes:
     row = b"<</S /P>> " * 1000
-    levels = [b"[%b]" % row] + [b"[<</S /P /K 5 0 R>> <</S /P /K 5 0 R>>]"]
-    doubled = [
-        b"[%b]" % (b"<</S /P /K %d 0 R>> " % (number - 1) * 1000) for number in range(6, 40)
-    ]
+    levels = [b"[%b]" % row, b"[<</S /P /K 5 0 R>> <</S /P /K 5 0 R>>]"]
+    doubled = [b"[%b]" % (b"<</S /P /K %d 0 R>> " % (number - 1) * 1000) for number in range(6, 40)]
     root = b"/StructTreeRoot <</K 39 0 R>>"
     return page(b"", levels[0], *doubled, padding(), root=root)
 
@@ -557,8 +562,9 @@ def xref_in_a_circle() -> bytes:
 def an_object_stream_that_contains_itself() -> bytes:
     row = struct.pack(">BHB", 2, 5, 0)
     rows = struct.pack(">BHB", 0, 0, 255) + row * 5 + struct.pack(">BHB", 1, 9, 0)
-    objects = stream(b"5 0 1 10 2 20 <</A 1>>  <</B 5 0 R>>", b"/Type /ObjStm /N 3 /First 16"
-                     b" /Extends 5 0 R")
+    objects = stream(
+        b"5 0 1 10 2 20 <</A 1>>  <</B 5 0 R>>", b"/Type /ObjStm /N 3 /First 16 /Extends 5 0 R"
+    )
     body = b"%PDF-1.7\n5 0 obj\n" + objects + b"\nendobj\n"
     table = stream(rows, b"/Type /XRef /Size 7 /W [1 2 1] /Root 1 0 R")
     return body + b"6 0 obj\n%b\nendobj\nstartxref\n%d\n%%%%EOF\n" % (table, len(body))
@@ -638,7 +644,9 @@ def inline_images_without_an_end() -> bytes:
 
 @hostile
 def inline_images_of_garbage() -> bytes:
-    return page(b"BI /W 99999 /H 99999 /F [/Fl /Fl] ID " + bytes(range(256)) * 40 + b" EI", padding())
+    return page(
+        b"BI /W 99999 /H 99999 /F [/Fl /Fl] ID " + bytes(range(256)) * 40 + b" EI", padding()
+    )
 
 
 @hostile
@@ -757,9 +765,7 @@ def a_font_of_wide_groups() -> bytes:
 @hostile
 def a_font_of_many_tables() -> bytes:
     count = 65_535
-    entries = b"".join(
-        struct.pack(">IIII", each, 0, 0, 10 * MEGABYTE) for each in range(count)
-    )
+    entries = b"".join(struct.pack(">IIII", each, 0, 0, 10 * MEGABYTE) for each in range(count))
     return shown_in(b"\0\1\0\0" + struct.pack(">HHHH", count, 0, 0, 0) + entries + bytes(9 * 10**6))
 
 
@@ -774,3 +780,49 @@ def a_profile_whose_tags_are_all_of_it() -> bytes:
     space = b"/ColorSpace [/ICCBased 6 0 R] /BitsPerComponent 8 "
     data = stream(zlib.compress(profile), FLATE + b"/N 3")
     return page(b"/X Do", image(bytes(30_000), 100, 100, space), data, padding())
+
+
+@hostile
+def objects_within_all_limits() -> bytes:
+    return pdf([*_one_page(), padding(), *[b"<</A 1>>"] * 499_000])
+
+
+@hostile
+def streams_within_all_limits() -> bytes:
+    return pdf([*_one_page(), padding(), *[stream(b"1")] * 499_000])
+
+
+# What takes more than about four seconds, most of it in the renderer.
+LONG = {
+    "a_form_that_draws_itself",
+    "a_hundred_thousand_pages",
+    "a_million_annotations",
+    "a_million_annotations_with_appearances",
+    "a_million_bookmarks",
+    "hundreds_of_thousands_of_streams",
+    "a_million_times_one_page",
+    "content_of_gigabytes",
+    "content_of_names",
+    "content_of_numbers",
+    "content_within_all_limits",
+    "fields_that_multiply",
+    "flate_image_of_gigabytes",
+    "flate_of_flate_image",
+    "font_of_gigabytes",
+    "forms_that_multiply",
+    "image_of_one_column",
+    "image_within_all_limits",
+    "inks_within_all_limits",
+    "jpeg2000_of_many_components",
+    "jpeg_in_flate_of_gigabytes",
+    "jpeg_of_a_gigapixel",
+    "jpeg_that_is_larger_than_it_says",
+    "many_images_of_a_large_palette",
+    "many_pages_of_one_long_content",
+    "metadata_of_gigabytes",
+    "objects_within_all_limits",
+    "one_content_a_thousand_times",
+    "palette_of_gigabytes",
+    "profile_of_gigabytes",
+    "streams_within_all_limits",
+}
