@@ -13,8 +13,19 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["backend.compression"]):
-    from backend.compression.engine import Level, SignedPolicy, compress, compressor, jbig2
-    from backend.compression.engine import ccitt, cff, content, profiles, tokens, truetype
+    from backend.compression.engine import (
+        Level,
+        SignedPolicy,
+        ccitt,
+        cff,
+        compress,
+        compressor,
+        content,
+        jbig2,
+        profiles,
+        tokens,
+        truetype,
+    )
     from backend.compression.engine.comparison import Comparison
     from backend.compression.engine.errors import UNDECODABLE
     from backend.errors import AppError
@@ -70,9 +81,7 @@ def whole(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as name:
         source, target = Path(name, "source.pdf"), Path(name, "small.pdf")
         source.write_bytes(data)
-        done = compress(
-            source, target, level=Level.MEDIUM, signed=SignedPolicy.COPY_AND_INVALIDATE
-        )
+        done = compress(source, target, level=Level.MEDIUM, signed=SignedPolicy.COPY_AND_INVALIDATE)
         assert target.stat().st_size == done.compressed_bytes <= len(data)
 
 
