@@ -40,3 +40,11 @@ def test_a_real_document_is_far_from_the_limits(
 ) -> None:
     monkeypatch.setattr(bombs, "_ALWAYS", 0)
     compress(sample(name), tmp_path / "small.pdf", level=Level.MEDIUM)
+
+
+def test_a_damaged_stream_is_no_bomb(tmp_path: Path) -> None:
+    entries = b"/Filter /RunLengthDecode " + hostile.RGB
+    images = [hostile.image(b"\x7fcut off", 40, 40 + each, entries) for each in range(9)]
+    source = tmp_path / "damaged.pdf"
+    source.write_bytes(hostile.page(b"/X Do", *images, hostile.padding()))
+    assert compress(source, tmp_path / "small.pdf", level=Level.MEDIUM).changed
