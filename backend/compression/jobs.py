@@ -9,6 +9,7 @@ from typing import Any
 
 from backend.compression import engine
 from backend.compression.engine import Level, Receipt, SignedPolicy
+from backend.compression.engine.caps import capped_memory
 from backend.compression.schemas import CompressBulkParams, CompressFileParams
 from backend.crypto import unseal
 from backend.db import db
@@ -62,17 +63,18 @@ def compress_file(
         ctx.check_cancelled()
         ctx.report(f"Compressing {name}…", fraction, "compress")
 
-    receipt = engine.compress(
-        source,
-        target,
-        level=level,
-        image_quality=image_quality,
-        target_bytes=target_bytes,
-        password=password,
-        signed=signed,
-        attachments=compress_attachments,
-        progress=progress,
-    )
+    with capped_memory():
+        receipt = engine.compress(
+            source,
+            target,
+            level=level,
+            image_quality=image_quality,
+            target_bytes=target_bytes,
+            password=password,
+            signed=signed,
+            attachments=compress_attachments,
+            progress=progress,
+        )
     ctx.log(_sentence(name, receipt))
     ctx.publish(target, name, "application/pdf")
     return receipt.as_dict()

@@ -7,7 +7,7 @@ from backend.compression.engine.errors import (
     NeedsPassword,
     NotAPdf,
     QualityOutOfRange,
-    UnpacksTooFar,
+    TooElaborate,
     WrongPassword,
 )
 from backend.compression.engine.estimating import Estimate, estimate
@@ -25,7 +25,7 @@ __all__ = [
     "QualityOutOfRange",
     "Receipt",
     "SignedPolicy",
-    "UnpacksTooFar",
+    "TooElaborate",
     "WrongPassword",
     "compress",
     "estimate",

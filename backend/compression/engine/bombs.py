@@ -1,4 +1,4 @@
-"""Telling the documents that unpack to far more than they are (CWE-409)."""
+"""Refusing the documents that are made to take all time and memory (CWE-409)."""
 
 import zlib
 from collections.abc import Iterable, Iterator
@@ -6,28 +6,33 @@ from collections.abc import Iterable, Iterator
 from pikepdf import Name, Pdf, Stream
 
 from backend.compression.engine.document import UNPACKED_BYTES_MAX, objects_of
-from backend.compression.engine.errors import UNDECODABLE, UnpacksTooFar
+from backend.compression.engine.errors import MALFORMED, UNDECODABLE, TooElaborate
 from backend.compression.engine.samples import PIXELS_MAX, filters_of, is_lossless
 
 # Always, and for each byte of the file: scans in black and white unpack to fifty times their size
 # by Flate, and photos of few details to as many pixels.
 _ALWAYS, _TIMES = 512 * 2**20, 100
 _CHUNK = 2**18
+_LZW_TIMES = 2600  # at most; of the filters but Flate, no other unpacks to so much
+_OBJECTS_MAX = 500_000
 _FAXES = {"/CCITTFaxDecode", "/CCF"}
 
 
-def refuse_bomb(pdf: Pdf, file_bytes: int) -> None:
-    """Raise UnpacksTooFar when all of an open document unpacks to more than is worth it.
+def refuse_bombs(pdf: Pdf, file_bytes: int) -> None:
+    """Raise TooElaborate when an open document has too many objects, or unpacks to too much.
 
     It is unpacked to be told, and nothing is kept. Half a gigabyte is always allowed, and a hundred
     times the size of the file.
     """
+    count = len(pdf.objects)
+    if count > _OBJECTS_MAX:
+        raise TooElaborate(f"The PDF has {count} objects; it can have {_OBJECTS_MAX}.")
     left = _ALWAYS + _TIMES * file_bytes
     for thing in objects_of(pdf):
         if isinstance(thing, Stream):
             left -= _unpacked_bytes(thing)
             if left < 0:
-                raise UnpacksTooFar(
+                raise TooElaborate(
                     f"The PDF of {file_bytes} bytes unpacks to more than"
                     f" {_ALWAYS + _TIMES * file_bytes}, which is more than any document needs."
                 )
@@ -37,12 +42,16 @@ def _unpacked_bytes(stream: Stream) -> int:
     """How much is unpacked of a stream, or how many pixels there are in what has a codec."""
     filters = filters_of(stream)
     try:
-        if set(filters) <= {"/FlateDecode", "/Fl"}:
-            return _inflated_bytes(stream.read_raw_bytes(), len(filters))
-        if is_lossless(stream):
+        packed = stream.read_raw_bytes()
+    except MALFORMED:
+        return 0
+    if set(filters) <= {"/FlateDecode", "/Fl"}:
+        return _inflated_bytes(packed, len(filters))
+    if is_lossless(stream):
+        try:
             return len(stream.read_bytes())
-    except UNDECODABLE:
-        return UNPACKED_BYTES_MAX
+        except UNDECODABLE:  # damaged, or past a limit: nobody knows how far it got
+            return min(UNPACKED_BYTES_MAX, _LZW_TIMES * len(packed))
     pixels = (stream.get_int(Name.Width, 0) or 0) * (stream.get_int(Name.Height, 0) or 0)
     if not 0 < pixels <= PIXELS_MAX:
         return 0  # it is left as it is

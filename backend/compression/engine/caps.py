@@ -16,13 +16,26 @@ def capped_memory(most: int = MEMORY_MAX) -> Iterator[None]:
     An allocation that would pass the cap fails, as a MemoryError, where else the kernel would end
     the process. The cap is the process's: it holds for its other threads too.
     """
+    if not _STATUS.exists():
+        yield
+        return
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    cap = min(_bytes_held() + most, *(each for each in (soft, hard) if each >= 0))
+    cap = _bytes_held() + most
+    if soft != resource.RLIM_INFINITY:
+        cap = min(cap, soft)
     resource.setrlimit(resource.RLIMIT_DATA, (cap, hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def require_memory(size: int) -> None:
+    """Raise MemoryError unless so many bytes more can be had; none of them is touched.
+
+    To be asked before a library that does not look whether it got what it asked for.
+    """
+    bytes(size)
 
 
 def _bytes_held() -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pikepdf import Dictionary, Name, Pdf, Stream, String
 
-from backend.compression.engine.bombs import refuse_bomb
+from backend.compression.engine.bombs import refuse_bombs
 from backend.compression.engine.comparison import compare
 from backend.compression.engine.document import objects_of, open_pdf, save_pdf
 from backend.compression.engine.errors import MALFORMED, DamagedPdf, NeedsMemory
@@ -82,7 +82,7 @@ def compress(
     gets fractions that never fall, the last one 1.0; what it raises comes out of here.
 
     `target` is written with mode 0600 and only on success. Raises NotAPdf, NeedsPassword,
-    WrongPassword, DamagedPdf, UnpacksTooFar,
+    WrongPassword, DamagedPdf, TooElaborate,
     NeedsMemory or QualityOutOfRange.
     """
     wishes = _Wishes(
@@ -151,7 +151,7 @@ def _original(source: Path, wishes: _Wishes) -> Receipt:
     """The receipt of a document before it is compressed, as if it will be kept."""
     with open_pdf(source, wishes.password) as pdf:
         size = source.stat().st_size
-        refuse_bomb(pdf, size)
+        refuse_bombs(pdf, size)
         contents = contents_of(pdf, source)
         return Receipt(
             original_bytes=size,

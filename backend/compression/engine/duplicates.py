@@ -77,7 +77,8 @@ def _digest(thing: Object) -> bytes | None:
 def _is_mergeable(thing: Object) -> bool:
     if isinstance(thing, Dictionary):
         keys = set(thing.keys())
-        known = str(thing.get(Name.Type)) in _MERGEABLE or bool(keys & _TELLING)
+        named = "/Type" in keys and str(thing.get(Name.Type)) in _MERGEABLE
+        known = named or bool(keys & _TELLING)
         return known or bool(keys and keys <= _RESOURCES)
     return isinstance(thing, Array) and len(thing) > 1 and str(thing[0]) in _SPACES
 
@@ -87,7 +88,7 @@ def _appearances(pdf: Pdf) -> set[ObjectId]:
     return {
         look.objgen
         for thing in objects_of(pdf)
-        if isinstance(thing, Dictionary) and isinstance(thing.get(Name.AP), Dictionary)
+        if isinstance(thing, Dictionary) and Name.AP in thing and isinstance(thing.AP, Dictionary)
         for look in thing.AP.values()
         if isinstance(look, Stream)
     }

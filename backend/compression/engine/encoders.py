@@ -14,6 +14,7 @@ from PIL import Image, ImageChops
 from PIL.TiffImagePlugin import TiffImageFile
 
 from backend.compression.engine import jbig2
+from backend.compression.engine.caps import require_memory
 from backend.compression.engine.levels import Aim
 from backend.compression.engine.samples import Size
 
@@ -23,6 +24,7 @@ _TABLE_MEAN = 57.625
 # Of libdeflate's twelve strengths, by the most bytes that are packed so: the stronger, the slower.
 _STRENGTHS = ((256 * 1024, 12), (16 * 2**20, 10))
 _STRENGTH = 9
+_WORKING_BYTES = 16 * 2**20  # of libdeflate and libvips, which end the process without them
 _PREDICTED_ROWS = 256  # at a time
 _MISJUDGED = 4 / 3
 _GUESSED_ROWS = 8  # of each 64, from which it is told whether predictors help
@@ -41,6 +43,7 @@ class Encoded:
 
 def pack(data: bytes) -> bytes:
     """Bytes as a zlib stream, packed by libdeflate."""
+    require_memory(len(data) + _WORKING_BYTES)
     strength = next((each for most, each in _STRENGTHS if len(data) <= most), _STRENGTH)
     return bytes(deflate.zlib_compress(data, strength))
 
@@ -165,6 +168,8 @@ def jpeg(picture: Image.Image, aim: Aim) -> Encoded:
         )
         return Encoded(file.getvalue(), Name.DCTDecode, None)
     bands = len(picture.getbands())
+    # The samples, their coefficients of two bytes each, and what is written.
+    require_memory(picture.width * picture.height * bands * 4 + _WORKING_BYTES)
     image = pyvips.Image.new_from_memory(
         picture.tobytes(), picture.width, picture.height, bands, "uchar"
     )

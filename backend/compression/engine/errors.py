@@ -39,10 +39,10 @@ class NeedsMemory(InvalidInput):
     code = "needs_memory"
 
 
-class UnpacksTooFar(InvalidInput):
-    """The PDF unpacks to so much more than it is that it was made to."""
+class TooElaborate(InvalidInput):
+    """The PDF unpacks to so much, or has so many objects, that it may have been made to."""
 
-    code = "unpacks_too_far"
+    code = "too_elaborate"
 
 
 class QualityOutOfRange(InvalidInput, ValueError):

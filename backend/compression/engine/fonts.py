@@ -70,7 +70,8 @@ def _programs(pdf: Pdf, survey: Survey) -> Iterable[_Program]:
         if not isinstance(font, Dictionary):
             continue
         # Also one that is shown and does not say what it is.
-        if font.get(Name.Type) != Name.Font and font.objgen not in survey.shown:
+        named = Name.Type in font and font.get(Name.Type) == Name.Font
+        if not named and font.objgen not in survey.shown:
             continue
         for stream in _files(_descendant(font) or font):
             program = programs.setdefault(stream.objgen, _Program(stream))

@@ -7,6 +7,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from itertools import islice
 
 from pikepdf import Array, Dictionary, Name, Object, Pdf, Stream, String
 
@@ -14,7 +15,7 @@ from backend.compression.engine.document import is_signed, pdfa_claim, pdfua_cla
 from backend.compression.engine.errors import MALFORMED
 
 # Trees are walked this far; a hostile one may be endless.
-_NODES_MAX = 1_000_000
+_NODES_MAX = 200_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,10 +90,8 @@ def _text(value: Object | None) -> str | None:
 
 
 def _annotations(pdf: Pdf) -> Iterator[Dictionary]:
-    for page in pdf.pages:
-        for annotation in page.obj.get_list(Name.Annots) or ():
-            if isinstance(annotation, Dictionary):
-                yield annotation
+    each = (thing for page in pdf.pages for thing in page.obj.get_list(Name.Annots) or ())
+    return (thing for thing in islice(each, _NODES_MAX) if isinstance(thing, Dictionary))
 
 
 def _outline_entries(root: Object) -> int:

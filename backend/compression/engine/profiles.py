@@ -16,6 +16,8 @@ _ASIDE = {b"gamt", b"pre0", b"pre1", b"pre2", b"targ", b"CIED", b"DevD"}
 _HEADER, _ENTRY = 128, 12
 _SIZE, _CLASS, _DATE, _ID = slice(0, 4), slice(12, 16), slice(24, 36), slice(84, 100)
 _TAGS_MAX = 1000
+# To be asked for first: there may be a million objects, and most have none of them.
+_OF_OUTPUT = (Name.OutputIntents, Name.DestOutputProfile, Name.Group)
 
 
 def slimmer(things: Sequence[Object]) -> Iterator[tuple[Stream, bytes]]:
@@ -44,6 +46,8 @@ def slimmer(things: Sequence[Object]) -> Iterator[tuple[Stream, bytes]]:
 
 
 def _outputs(holder: Dictionary | Stream) -> Iterator[Stream]:
+    if not any(key in holder for key in _OF_OUTPUT):
+        return
     intents = holder.get(Name.OutputIntents)
     for each in (holder, *(intents if isinstance(intents, Array) else ())):
         profile = each.get(Name.DestOutputProfile) if isinstance(each, Dictionary) else None

@@ -66,7 +66,7 @@ def _kinds(pdf: Pdf) -> dict[ObjectId, str]:
             kinds |= {thing[key].objgen: "fonts" for key in _FONT_PROGRAMS if key in thing}
             if Name.ToUnicode in thing:
                 kinds[thing.ToUnicode.objgen] = "fonts"
-            glyphs = thing.get(Name.CharProcs)
+            glyphs = thing.CharProcs if Name.CharProcs in thing else None
             if isinstance(glyphs, Dictionary):
                 kinds |= {glyph.objgen: "content" for glyph in glyphs.values()}
     return kinds

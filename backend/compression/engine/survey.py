@@ -8,7 +8,7 @@ appearances.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -96,7 +96,7 @@ class _Surveyor:
         except MALFORMED:
             self.found.complete = False  # what was found so far on this page stands
         try:
-            for appearance, matrix in _appearances(page.obj):
+            for appearance, matrix in _appearances(page.obj, self._spend):
                 self._form(appearance, None, _State(_concatenate(matrix, upright)), 0)
         except MALFORMED:
             self.found.complete = False
@@ -234,9 +234,10 @@ def _bytes_of(content: Object, most: int) -> bytes:
     return b"\n".join(parts)
 
 
-def _appearances(page: Object) -> Iterator[tuple[Stream, Linear]]:
+def _appearances(page: Object, spend: Callable[[int], None]) -> Iterator[tuple[Stream, Linear]]:
     """The appearance streams of a page's annotations, and how each is scaled into its box."""
     for annotation in page.get_list(Name.Annots) or []:
+        spend(_OPERATIONS_A_CONTENT)
         if not isinstance(annotation, Dictionary):
             continue
         looks = annotation.get(Name.AP)

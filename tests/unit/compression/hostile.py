@@ -405,7 +405,7 @@ def a_million_objects() -> bytes:
 
 
 @hostile
-def a_million_small_streams() -> bytes:
+def hundreds_of_thousands_of_streams() -> bytes:
     return pdf([*_one_page(), *[stream(b"1")] * 300_000])
 
 
@@ -544,7 +544,7 @@ def tags_that_multiply() -> bytes:
 @hostile
 def direct_tags_that_multiply() -> bytes:
     row = b"<</S /P>> " * 1000
-    levels = [b"[%b]" % row] + [b"[<</S /P /K 5 0 R>> <</S /P /K 5 0 R>>]"]
+    levels = [b"[%b]" % row, b"[<</S /P /K 5 0 R>> <</S /P /K 5 0 R>>]"]
     doubled = [b"[%b]" % (b"<</S /P /K %d 0 R>> " % (number - 1) * 1000) for number in range(6, 40)]
     root = b"/StructTreeRoot <</K 39 0 R>>"
     return page(b"", levels[0], *doubled, padding(), root=root)
@@ -780,3 +780,49 @@ def a_profile_whose_tags_are_all_of_it() -> bytes:
     space = b"/ColorSpace [/ICCBased 6 0 R] /BitsPerComponent 8 "
     data = stream(zlib.compress(profile), FLATE + b"/N 3")
     return page(b"/X Do", image(bytes(30_000), 100, 100, space), data, padding())
+
+
+@hostile
+def objects_within_all_limits() -> bytes:
+    return pdf([*_one_page(), padding(), *[b"<</A 1>>"] * 499_000])
+
+
+@hostile
+def streams_within_all_limits() -> bytes:
+    return pdf([*_one_page(), padding(), *[stream(b"1")] * 499_000])
+
+
+# What takes more than about four seconds, most of it in the renderer.
+LONG = {
+    "a_form_that_draws_itself",
+    "a_hundred_thousand_pages",
+    "a_million_annotations",
+    "a_million_annotations_with_appearances",
+    "a_million_bookmarks",
+    "hundreds_of_thousands_of_streams",
+    "a_million_times_one_page",
+    "content_of_gigabytes",
+    "content_of_names",
+    "content_of_numbers",
+    "content_within_all_limits",
+    "fields_that_multiply",
+    "flate_image_of_gigabytes",
+    "flate_of_flate_image",
+    "font_of_gigabytes",
+    "forms_that_multiply",
+    "image_of_one_column",
+    "image_within_all_limits",
+    "inks_within_all_limits",
+    "jpeg2000_of_many_components",
+    "jpeg_in_flate_of_gigabytes",
+    "jpeg_of_a_gigapixel",
+    "jpeg_that_is_larger_than_it_says",
+    "many_images_of_a_large_palette",
+    "many_pages_of_one_long_content",
+    "metadata_of_gigabytes",
+    "objects_within_all_limits",
+    "one_content_a_thousand_times",
+    "palette_of_gigabytes",
+    "profile_of_gigabytes",
+    "streams_within_all_limits",
+}

@@ -57,3 +57,8 @@ def test_what_cannot_be_told_is_an_error(content: bytes) -> None:
 def test_a_long_line_without_an_end_takes_no_long_time() -> None:
     with pytest.raises(ValueError, match="without an end"):
         read(b"(" * 3 + b"a" * 1_000_000)
+
+
+def test_an_inline_image_without_an_end_is_an_error_at_once() -> None:
+    with pytest.raises(ValueError, match="without an end"):
+        read(b"BI ID BI " * 100_000)
