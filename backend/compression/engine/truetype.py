@@ -67,11 +67,14 @@ def emptied(
 def _tables(font: bytes) -> dict[bytes, bytes]:
     count = struct.unpack_from(">H", font, 4)[0]
     entries = (struct.unpack_from(">4sIII", font, 12 + 16 * index) for index in range(count))
-    return {
+    tables = {
         tag: font[start : start + length]
         for tag, _, start, length in entries
         if tag in _ENCODED_TABLES
     }
+    if sum(map(len, tables.values())) > len(font):
+        raise ValueError("tables that overlap")
+    return tables
 
 
 def _written(signature: bytes, tables: dict[bytes, bytes]) -> bytes:
