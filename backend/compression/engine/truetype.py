@@ -109,7 +109,7 @@ def _metrics(tables: dict[bytes, bytes], kept: Set[int]) -> bytes:
     """The widths, 0 where a glyph is not shown; the last one may be that of many glyphs."""
     metrics = bytearray(tables[b"hmtx"])
     count = struct.unpack_from(">H", tables[b"hhea"], 34)[0]
-    for glyph in range(count - 1):
+    for glyph in range(min(count - 1, len(metrics) // 4)):
         if glyph not in kept:
             metrics[4 * glyph : 4 * glyph + 4] = bytes(4)
     return bytes(metrics)

@@ -57,3 +57,9 @@ def test_a_font_whose_tables_lie_on_each_other_is_not_written() -> None:
         struct.pack_into(">II", program, 20 + 16 * entry, 0, len(program))
     with pytest.raises(ValueError, match="overlap"):
         truetype.emptied(bytes(program), {1}, codes=set(), names=set(), encoded=True)
+
+
+def test_widths_that_are_not_there_are_not_made_up() -> None:
+    program = hostile.truetype(hmtx=bytes(8), glyf=b"", loca=bytes(4 * 65_536))
+    smaller = truetype.emptied(program, {1}, codes=set(), names=set(), encoded=True)
+    assert len(smaller) <= len(program)
