@@ -80,11 +80,14 @@ def emptied(
 def _tables(font: bytes) -> dict[bytes, bytes]:
     count = struct.unpack_from(">H", font, 4)[0]
     entries = (struct.unpack_from(">4sIII", font, 12 + 16 * index) for index in range(count))
-    return {
+    tables = {
         tag: font[start : start + length]
         for tag, _, start, length in entries
         if tag in _ENCODED_TABLES
     }
+    if sum(map(len, tables.values())) > len(font):
+        raise ValueError("tables that overlap")
+    return tables
 
 
 def _written(signature: bytes, tables: dict[bytes, bytes]) -> bytes:
@@ -119,7 +122,7 @@ def _metrics(tables: dict[bytes, bytes], kept: Set[int]) -> bytes:
     """The widths, 0 where a glyph is not shown; the last one may be that of many glyphs."""
     metrics = bytearray(tables[b"hmtx"])
     count = struct.unpack_from(">H", tables[b"hhea"], 34)[0]
-    for glyph in range(count - 1):
+    for glyph in range(min(count - 1, len(metrics) // 4)):
         if glyph not in kept:
             metrics[4 * glyph : 4 * glyph + 4] = bytes(4)
     return bytes(metrics)

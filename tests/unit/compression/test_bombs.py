@@ -1,11 +1,12 @@
 """What is refused before anything is done, and what is not."""
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from backend.compression.engine import DamagedPdf, Level, TooElaborate, bombs, compress
+from backend.compression.engine import DamagedPdf, Level, TooElaborate, bombs, compress, truetype
 from tests.unit.compression import hostile
 
 
@@ -48,3 +49,17 @@ def test_a_damaged_stream_is_no_bomb(tmp_path: Path) -> None:
     source = tmp_path / "damaged.pdf"
     source.write_bytes(hostile.page(b"/X Do", *images, hostile.padding()))
     assert compress(source, tmp_path / "small.pdf", level=Level.MEDIUM).changed
+
+
+def test_a_font_whose_tables_lie_on_each_other_is_not_written() -> None:
+    program = bytearray(hostile.truetype())
+    for entry in range(struct.unpack_from(">H", program, 4)[0]):
+        struct.pack_into(">II", program, 20 + 16 * entry, 0, len(program))
+    with pytest.raises(ValueError, match="overlap"):
+        truetype.emptied(bytes(program), {1}, codes=set(), names=set(), encoded=True)
+
+
+def test_widths_that_are_not_there_are_not_made_up() -> None:
+    program = hostile.truetype(hmtx=bytes(8), glyf=b"", loca=bytes(4 * 65_536))
+    smaller = truetype.emptied(program, {1}, codes=set(), names=set(), encoded=True)
+    assert len(smaller) <= len(program)
