@@ -12,9 +12,11 @@ from backend.compression.engine.samples import PIXELS_MAX, filters_of, is_lossle
 # Always, and for each byte of the file: scans in black and white unpack to fifty times their size
 # by Flate, and photos of few details to as many pixels.
 _ALWAYS, _TIMES = 512 * 2**20, 100
+_FLATE_TIMES = 1032  # what one byte becomes at most (zlib's technical details)
 _CHUNK = 2**18
 _LZW_TIMES = 2600  # at most; of the filters but Flate, no other unpacks to so much
 _OBJECTS_MAX = 500_000
+_FLATES = {"/FlateDecode", "/Fl"}
 _FAXES = {"/CCITTFaxDecode", "/CCF"}
 
 
@@ -27,15 +29,27 @@ def refuse_bombs(pdf: Pdf, file_bytes: int) -> None:
     count = len(pdf.objects)
     if count > _OBJECTS_MAX:
         raise TooElaborate(f"The PDF has {count} objects; it can have {_OBJECTS_MAX}.")
-    left = _ALWAYS + _TIMES * file_bytes
-    for thing in objects_of(pdf):
-        if isinstance(thing, Stream):
-            left -= _unpacked_bytes(thing)
-            if left < 0:
-                raise TooElaborate(
-                    f"The PDF of {file_bytes} bytes unpacks to more than"
-                    f" {_ALWAYS + _TIMES * file_bytes}, which is more than any document needs."
-                )
+    left = most = _ALWAYS + _TIMES * file_bytes
+    streams = [thing for thing in objects_of(pdf) if isinstance(thing, Stream)]
+    if sum(_most_unpacked_bytes(stream) for stream in streams) <= most:
+        return
+    for stream in streams:
+        left -= _unpacked_bytes(stream)
+        if left < 0:
+            raise TooElaborate(
+                f"The PDF of {file_bytes} bytes unpacks to more than {most},"
+                " which is more than any document needs."
+            )
+
+
+def _most_unpacked_bytes(stream: Stream) -> int:
+    """What a stream unpacks to at most, by its size alone."""
+    filters = filters_of(stream)
+    if not is_lossless(stream):
+        return UNPACKED_BYTES_MAX
+    packed = len(stream.get_raw_stream_buffer())
+    times: int = (_FLATE_TIMES if set(filters) <= _FLATES else _LZW_TIMES) ** len(filters)
+    return min(UNPACKED_BYTES_MAX, packed * times)
 
 
 def _unpacked_bytes(stream: Stream) -> int:
@@ -45,7 +59,7 @@ def _unpacked_bytes(stream: Stream) -> int:
         packed = stream.read_raw_bytes()
     except MALFORMED:
         return 0
-    if set(filters) <= {"/FlateDecode", "/Fl"}:
+    if set(filters) <= _FLATES:
         return _inflated_bytes(packed, len(filters))
     if is_lossless(stream):
         try:

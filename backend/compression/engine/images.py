@@ -75,7 +75,7 @@ def recode(
     try:
         rows = bilevel_rows(image)
         if rows is not None:
-            return _bilevel(image, rows)
+            return _bilevel(image, rows, aim, placement)
         if aim is None or image.stream_dict.get(Name.Length, 0) < _LOSSY_FROM_BYTES:
             return _exact(image, soft_mask=soft_mask, archived=archived)
         return _lossy(image, aim, placement, soft_mask=soft_mask, archived=archived)
@@ -104,10 +104,35 @@ def replace(image: Stream, recoded: Recoded) -> None:
         image.ColorSpace = recoded.space
 
 
-def _bilevel(image: Stream, rows: bytes) -> Recoded | None:
+def _bilevel(
+    image: Stream, rows: bytes, aim: Aim | None, placement: Placement | None
+) -> Recoded | None:
     size = size_of(image)
+    if aim is not None and aim.bilevel_dpi:
+        wanted = fitted(size, placement, aim.bilevel_dpi)
+        coarser = _coarser(rows, size, wanted) if wanted != size else None
+        if coarser is not None and _bits_alike(rows, size, coarser, wanted, placement) >= aim.floor:
+            rows, size = coarser, wanted
     encoded = bilevel(rows, size)
     return _if_smaller(image, Recoded(encoded, size, bits=1)) if encoded else None
+
+
+def _bits_alike(
+    rows: bytes, size: Size, coarser: bytes, wanted: Size, placement: Placement | None
+) -> float:
+    view = fitted(size, placement, _VIEW_DPI)
+    before, after = (
+        _shades(Image.frombytes("1", each, data), view)
+        for each, data in ((size, rows), (wanted, coarser))
+    )
+    return similarity(before, after)
+
+
+def _coarser(rows: bytes, size: Size, wanted: Size) -> bytes:
+    """Rows of black and white with fewer samples, each of what most of it was."""
+    gray = Image.frombytes("1", size, rows).convert("L")
+    smaller = gray.resize(wanted, Image.Resampling.BOX)
+    return smaller.point([0] * 128 + [255] * 128).convert("1", dither=Image.Dither.NONE).tobytes()
 
 
 def _exact(image: Stream, *, soft_mask: bool, archived: bool) -> Recoded | None:
@@ -166,10 +191,11 @@ def _lossy(
     if _has_matte(image):
         return _exact(image, soft_mask=soft_mask, archived=archived)
     size = size_of(image)
-    wanted = fitted(size, placement, aim.dpi)
-    if wanted == size and _is_coarse_jpeg(image, aim):
+    wanted, largest = (fitted(size, placement, each.dpi) for each in (aim, aim.gentlest))
+    # What was brought down before must not lose a little more each time.
+    if largest == size and _is_coarse_jpeg(image, aim.gentlest):
         return _exact(image, soft_mask=soft_mask, archived=archived)
-    samples = read_samples(image, fitted(size, placement, aim.gentlest.dpi))
+    samples = read_samples(image, largest)
     if samples is None:
         return _exact(image, soft_mask=soft_mask, archived=archived)
     if soft_mask and samples.lossless:

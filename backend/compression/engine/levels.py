@@ -24,12 +24,14 @@ class Aim:
     `dpi` is pixels per inch as placed on the page, `quality` is libjpeg's 1 to 100, and
     `subsampling` is the JPEG's chroma layout in the words of Pillow. An image that looks less alike
     than `floor`, from 0 to 1, is brought down to what is `gentler`, if there is any.
+    `bilevel_dpi` is for images in black and white, 0 to keep what they have.
     """
 
     dpi: int
     quality: int
     subsampling: str
     hints: bool = True
+    bilevel_dpi: int = 0
     floor: float = 0.0
     gentler: "Aim | None" = None
 
@@ -57,7 +59,7 @@ class Step:
 _AIMS = {
     Level.LOW: (0.0, [(300, +5)]),
     Level.MEDIUM: (0.965, [(130, -22), (144, -15)]),
-    Level.HIGH: (0.90, [(92, -47), (105, -39), (112, -26)]),
+    Level.HIGH: (0.947, [(92, -47), (100, -40), (108, -30)]),
 }
 _FLOORS = {Level.LOSSLESS: 0.999, Level.LOW: 0.95, Level.MEDIUM: 0.93, Level.HIGH: 0.90}
 # Who asks for a lower quality than the default means it: then only a ruined page is a fault.
@@ -92,9 +94,9 @@ def _step(level: Level, image_quality: int) -> Step:
     if level is Level.LOSSLESS:
         return Step(level, None, _FLOORS[level])
     floor, ways = _AIMS[level]
-    low = level is Level.LOW
+    low, bilevel_dpi = level is Level.LOW, 300 if level is Level.HIGH else 0
     aim = None
     for dpi, shift in reversed(ways):
         quality = min(95, max(1, image_quality + shift))
-        aim = Aim(dpi, quality, "4:4:4" if low else "4:2:0", low, floor, aim)
+        aim = Aim(dpi, quality, "4:4:4" if low else "4:2:0", low, bilevel_dpi, floor, aim)
     return Step(level, aim, _FLOORS[level] if image_quality >= DEFAULT_QUALITY else _RUINED)

@@ -91,7 +91,7 @@ def _by_object(smaller: Iterator[tuple[Stream, bytes]]) -> dict[ObjectId, bytes]
 
 def _tell(work: Work, aim: Aim | None, others: dict[str, tuple[int, str]]) -> None:
     kept = work.images - work.images_recoded
-    how = f"at most {aim.dpi} dots per inch" if aim is not None else "every pixel the same"
+    how = f"with {aim.dpi} dots per inch or more" if aim is not None else "every pixel the same"
     if work.images_recoded:
         of = _count(work.images, "image")
         work.done.append(f"{work.images_recoded} of {of} stored in fewer bytes, {how}.")

@@ -1,7 +1,7 @@
 """No file ends the process, and none takes more than a minute or a gigabyte.
 
 Each is compressed as a job does it, in a process of its own whose memory is measured. By default
-those that take a few seconds; the rest is for `scripts/fuzz hostile`.
+those that take a few seconds; the rest is for `scripts/test tests/fuzz`.
 """
 
 import json

@@ -74,7 +74,7 @@ def test_resolution_is_brought_down_as_placed(
     assert fitted(size, placement, dpi) == result
 
 
-@pytest.mark.parametrize(("level", "side"), [("low", 1200), ("medium", 576), ("high", 420)])
+@pytest.mark.parametrize(("level", "side"), [("low", 1200), ("medium", 576), ("high", 432)])
 def test_each_level_has_its_resolution(
     level: str,
     side: int,
@@ -328,3 +328,18 @@ def test_a_little_stream_that_unpacks_to_too_much_is_left_as_it_is(
         done = compress(source, tmp_path / "small.pdf", level=Level.HIGH)
     document.limit_memory()  # for qpdf holds what was set last, for the whole process
     assert done.images_recoded == 0
+
+
+def test_a_scan_of_600_dots_per_inch_has_300_at_the_highest_level_alone(
+    drawn: Drawn, seen: Seen, apart: Apart, image_of: ImageOf, tmp_path: Path, photo: Image.Image
+) -> None:
+    scan = photo.convert("L").resize((2400, 2400)).point([0] * 128 + [255] * 128).convert("1")
+    source = drawn(
+        scan.tobytes(), Width=2400, Height=2400, ColorSpace=Name.DeviceGray, BitsPerComponent=1
+    )
+    target = tmp_path / "small.pdf"
+    for level, width in ((Level.MEDIUM, 2400), (Level.HIGH, 1200)):
+        assert compress(source, target, level=level).changed
+        with pikepdf.open(target) as pdf:
+            assert (image_of(pdf).Width, image_of(pdf).BitsPerComponent) == (width, 1)
+        assert apart(seen(source)[0], seen(target)[0]) < 12

@@ -112,7 +112,7 @@ def test_a_level_that_changes_too_much_gives_way_to_a_gentler_one(
 ) -> None:
     def shrink(pdf: pikepdf.Pdf, aim: shrinking.Aim | None, progress: Progress) -> shrinking.Work:
         done = shrinking.shrink(pdf, aim, progress)
-        if aim is not None and aim.dpi < 144:
+        if aim is not None and aim.dpi < 120:
             blacken(pdf)
         return done
 
