@@ -24,6 +24,7 @@ _TABLE_MEAN = 57.625
 # Of libdeflate's twelve strengths, by the most bytes that are packed so: the stronger, the slower.
 _STRENGTHS = ((256 * 1024, 12), (16 * 2**20, 10))
 _STRENGTH = 9
+_LARGE = 256 * 1024
 _WORKING_BYTES = 16 * 2**20  # of libdeflate and libvips, which end the process without them
 _PREDICTED_ROWS = 256  # at a time
 _MISJUDGED = 4 / 3
@@ -42,9 +43,10 @@ class Encoded:
 
 
 def pack(data: bytes) -> bytes:
-    """Bytes as a zlib stream, packed by libdeflate."""
-    require_memory(len(data) + _WORKING_BYTES)
+    """Bytes as a zlib stream, packed by libdeflate as small as is worth its time."""
     strength = next((each for most, each in _STRENGTHS if len(data) <= most), _STRENGTH)
+    if len(data) > _LARGE:
+        require_memory(len(data) + _WORKING_BYTES)
     return bytes(deflate.zlib_compress(data, strength))
 
 

@@ -255,7 +255,7 @@ def _if_smaller(image: Stream, recoded: Recoded, gain: float = 1.0) -> Recoded |
 def _resized(picture: Image.Image, wanted: Size) -> Image.Image:
     if picture.size == wanted:
         return picture
-    return picture.resize(wanted, Image.Resampling.LANCZOS)
+    return picture.resize(wanted, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
 def fitted(size: Size, placement: Placement | None, dpi: int) -> Size:

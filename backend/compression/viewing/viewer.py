@@ -22,6 +22,7 @@ from PIL import Image
 from backend.compression.viewing.similarity import BLOCK, Pixels, similarity
 
 DPI = 100
+_PAGES_MAX = 100  # of a longer document so many are compared, spread over it
 _SIDE_MAX = 2400  # pixels; larger pages are rendered smaller
 _MEMORY_MAX = 2**30
 _BLANK = re.compile(r"[\s\0]+")
@@ -43,7 +44,7 @@ def _answers(
         return
     counts = [len(original), len(written)]
     if counts[0] == counts[1]:
-        for index in _spread(counts[0]):
+        for index in _spread(counts[0])[:_PAGES_MAX]:
             yield {"page": index + 1, **_compared(original, written, index)}
             if time.monotonic() > deadline:
                 break
