@@ -50,8 +50,8 @@ MOST_AT_ONCE = 16
 MOST_DELAY = 0.05  # seconds from the end of an attempt to its record
 UNBEGUN = "It was claimed and had not begun."
 MOST_ATTEMPTS = 1000  # of one process
-# Of its memory, over all its attempts: a picture takes that much for a while, and a process that has
-# loaded its libraries is worth keeping.
+# Of its memory, over all its attempts: a picture takes that much for a while, and a process that
+# has loaded its libraries is worth keeping.
 MOST_GROWTH_KIB = 256 * 1024
 
 

@@ -230,7 +230,7 @@ class _Sample:
                 after[level] = int(self._guessed(image, level))
             else:
                 better = images.recode(image, aim, placement, soft_mask=False)
-                after[level] = len(better.encoded.data) if better is not None else stored
+                after[level] = better.bytes if better is not None else stored
         return after if len(aims) > 1 else dict.fromkeys(Level, after[Level.LOSSLESS])
 
     def _guessed(self, image: Stream, level: Level) -> float:

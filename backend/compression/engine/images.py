@@ -49,12 +49,21 @@ _EXACT_COST_MAX = 1.25
 
 @dataclass(frozen=True, slots=True)
 class Recoded:
-    """Another way to store an image. `space` is None when the colour space stays as it is."""
+    """Another way to store an image.
+
+    `space` is None when the colour space stays as it is; `palette_bytes` is what it takes.
+    """
 
     encoded: Encoded
     size: Size
     space: Object | None = None
     bits: int = 8
+    palette_bytes: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """What it takes in the file, but for what every image has."""
+        return len(self.encoded.data) + self.palette_bytes
 
 
 def recode(
@@ -145,20 +154,24 @@ def _exact(image: Stream, *, soft_mask: bool, archived: bool) -> Recoded | None:
     samples = read_samples(image, size)
     if samples is None:
         return None
-    picture, most = samples.picture, float(_stored_bytes(image))
-    found = _exactly(image, picture, samples.space, soft_mask=soft_mask, most=most)
-    least = len(found.encoded.data) if found else most
-    plain = picture.width * picture.height * len(picture.getbands())
-    if (
-        least >= _PHOTO_SHARE * plain
-        and plain <= _WAVELETS_MAX
-        and picture.mode in {"L", "RGB"}
-        and not (soft_mask or archived or Name.Decode in image)
-    ):
-        photo = wavelets(picture)
-        if len(photo.data) < least:
-            found = Recoded(photo, size, space=samples.space)
+    most = float(_stored_bytes(image))
+    found = _exactly(image, samples.picture, samples.space, soft_mask=soft_mask, most=most)
+    if not (soft_mask or archived):
+        found = _or_wavelets(image, samples, found)
     return found and _if_smaller(image, found)
+
+
+def _or_wavelets(image: Stream, samples: Samples, found: Recoded | None) -> Recoded | None:
+    """The same samples as JPEG 2000 instead, for photos, where that is smaller."""
+    picture = samples.picture
+    least = found.bytes if found else _stored_bytes(image)
+    plain = picture.width * picture.height * len(picture.getbands())
+    if plain > _WAVELETS_MAX or least < _PHOTO_SHARE * plain:
+        return found
+    if picture.mode not in {"L", "RGB"} or Name.Decode in image:
+        return found
+    photo = wavelets(picture)
+    return Recoded(photo, picture.size, space=samples.space) if len(photo.data) < least else found
 
 
 def _exactly(
@@ -182,7 +195,9 @@ def _exactly(
     if few.bits == 1:
         ways.append(bilevel(few.rows.tobytes(), picture.size))
     packed = min((way for way in ways if way), key=lambda way: len(way.data), default=None)
-    return Recoded(packed, picture.size, space=few.space, bits=few.bits) if packed else None
+    if packed is None:
+        return None
+    return Recoded(packed, picture.size, few.space, few.bits, palette_bytes=few.palette_bytes)
 
 
 def _lossy(
@@ -202,13 +217,19 @@ def _lossy(
         return _soft_mask(image, samples, wanted)
     lossy = _seen_alike(samples, size, placement, aim)
     if samples.lossless:
-        most = len(lossy.encoded.data) * _EXACT_COST_MAX
+        most = lossy.bytes * _EXACT_COST_MAX
         exact = _exactly(image, samples.picture, samples.space, soft_mask=False, most=most)
-        if exact is not None and len(exact.encoded.data) <= most:
+        if exact is not None and exact.bytes <= most:
+            if not archived:
+                exact = _or_wavelets(image, samples, exact) or exact
             return _if_smaller(image, exact)
-    return _if_smaller(image, lossy, _LOSSY_GAIN) or _exact(
-        image, soft_mask=soft_mask, archived=archived
-    )
+    worth_it = _if_smaller(image, lossy, _LOSSY_GAIN)
+    if worth_it is not None and filters_of(image) != ("/DCTDecode",):
+        return worth_it
+    exact = _exact(image, soft_mask=soft_mask, archived=archived)
+    if worth_it is None or (exact and exact.bytes <= lossy.bytes):
+        return exact
+    return worth_it
 
 
 def _seen_alike(samples: Samples, size: Size, placement: Placement | None, aim: Aim) -> Recoded:
@@ -244,12 +265,12 @@ def _soft_mask(image: Stream, samples: Samples, wanted: Size) -> Recoded | None:
     found = [_exactly(image, picture, space, soft_mask=True)]
     if picture.size != wanted:
         found.append(_exactly(image, _resized(picture, wanted), space, soft_mask=True))
-    best = min((each for each in found if each), key=lambda each: len(each.encoded.data))
+    best = min((each for each in found if each), key=lambda each: each.bytes)
     return _if_smaller(image, best)
 
 
 def _if_smaller(image: Stream, recoded: Recoded, gain: float = 1.0) -> Recoded | None:
-    return recoded if len(recoded.encoded.data) < _stored_bytes(image) * gain else None
+    return recoded if recoded.bytes < _stored_bytes(image) * gain else None
 
 
 def _resized(picture: Image.Image, wanted: Size) -> Image.Image:

@@ -16,11 +16,15 @@ Keys = NDArray[np.uint16]
 
 @dataclass(frozen=True, slots=True)
 class Reduced:
-    """Samples of `bits` bits, one component each, in packed rows; `space` is what they are in."""
+    """Samples of `bits` bits, one component each, in packed rows; `space` is what they are in.
+
+    `palette_bytes` are those of its palette.
+    """
 
     rows: Samples
     bits: int
     space: Object
+    palette_bytes: int = 0
 
 
 def reduced(
@@ -51,7 +55,7 @@ def reduced(
     depths = (2, 4, 8) if len(known) > 1 else (1,)
     bits = next(each for each in depths if len(known) <= 1 << each)
     indexed = Array([Name.Indexed, space, len(known) - 1, String(values.tobytes())])
-    return Reduced(_packed(index_of[keys], bits), bits, indexed)
+    return Reduced(_packed(index_of[keys], bits), bits, indexed, len(values.tobytes()))
 
 
 def _told_apart(samples: Samples, values: Samples) -> tuple[Keys, Keys]:

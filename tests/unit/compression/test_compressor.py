@@ -70,6 +70,25 @@ def test_a_higher_level_gives_a_smaller_file(sample: Sample, tmp_path: Path) -> 
     assert len(set(sizes)) == 4
 
 
+@pytest.mark.parametrize("name", ["scan-gray", "scan-colour", "scan-1bit", "office", "form"])
+def test_no_stronger_level_gives_a_larger_file(name: str, sample: Sample, tmp_path: Path) -> None:
+    sizes = [
+        compress(sample(name), tmp_path / level, level=level).compressed_bytes for level in Level
+    ]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize("level", [Level.LOW, Level.MEDIUM, Level.HIGH])
+def test_no_lower_quality_gives_a_larger_file(level: Level, sample: Sample, tmp_path: Path) -> None:
+    sizes = [
+        compress(
+            sample("scan-colour"), tmp_path / "x.pdf", level=level, image_quality=quality
+        ).compressed_bytes
+        for quality in (100, 80, 60, 40, 20)
+    ]
+    assert sizes == sorted(sizes, reverse=True)
+
+
 def test_a_lower_image_quality_gives_a_smaller_file(sample: Sample, tmp_path: Path) -> None:
     fine, coarse = (
         compress(
