@@ -59,7 +59,7 @@ class Step:
 _AIMS = {
     Level.LOW: (0.0, [(300, +5)]),
     Level.MEDIUM: (0.965, [(130, -22), (144, -15)]),
-    Level.HIGH: (0.947, [(92, -47), (100, -40), (108, -30)]),
+    Level.HIGH: (0.947, [(90, -50), (100, -40), (108, -30)]),
 }
 _FLOORS = {Level.LOSSLESS: 0.999, Level.LOW: 0.95, Level.MEDIUM: 0.93, Level.HIGH: 0.90}
 # Who asks for a lower quality than the default means it: then only a ruined page is a fault.
