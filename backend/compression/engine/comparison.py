@@ -88,7 +88,7 @@ def compare(
         except _Ended as ended:
             found.problem = str(ended)
         except BaseException:
-            _stop()  # it is in the middle of an answer
+            stop_renderer()  # it is in the middle of an answer
             raise
     return found
 
@@ -124,14 +124,14 @@ def _asked(question: dict[str, Any]) -> Iterator[dict[str, Any]]:
         stdin.write(json.dumps(question).encode() + b"\n")
         stdin.flush()
     except OSError as error:
-        _stop()
+        stop_renderer()
         raise _Ended("the renderer ended") from error
     for line in lines_within(stdout, _PAGE_SECONDS):
         answer = json.loads(line)
         yield answer
         if "pages" in answer or "problem" in answer:
             return
-    _stop()
+    stop_renderer()
     raise _Ended("the renderer ended, or took too long for a page")
 
 
@@ -150,8 +150,8 @@ def _started() -> subprocess.Popen[bytes]:
     return _program[1]
 
 
-def _stop() -> None:
-    """End the program; the next question starts it anew."""
+def stop_renderer() -> None:
+    """End the program that renders; the next comparison starts it anew."""
     global _program
     if _program is None or _program[0] != os.getpid():
         return
@@ -161,4 +161,4 @@ def _stop() -> None:
         process.communicate()
 
 
-atexit.register(_stop)
+atexit.register(stop_renderer)

@@ -49,6 +49,7 @@ FILE = {
 }
 RECEIPT = {
     *("pages", "changed", "signed", "encrypted", "images", "images_recoded", "note"),
+    *("level", "before", "after", "similarity", "done", "left"),
     *("original_bytes", "compressed_bytes"),
 }
 

@@ -1,7 +1,7 @@
 """Real documents, small made-up ones, and what a reader sees of them."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pikepdf
@@ -10,8 +10,17 @@ import pytest
 from pikepdf import Dictionary, Name, Pdf, Stream
 from PIL import Image, ImageChops, ImageStat
 
+from backend.compression.engine.comparison import stop_renderer
+
 SAMPLES = Path(__file__).parents[2] / "fixtures" / "pdf"
 POINTS = 288  # the side of the page that `drawn` makes: 4 inches
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_renderer_left() -> Iterator[None]:
+    """Other tests in this process count its children."""
+    yield
+    stop_renderer()
 
 
 @pytest.fixture(scope="session")
