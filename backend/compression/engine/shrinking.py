@@ -120,7 +120,8 @@ def _recode(
     masks = {each.SMask.objgen for each in pictures if isinstance(each.get(Name.SMask), Stream)}
 
     def better(picture: Stream) -> images.Recoded | None:
-        placement = found.placements.get(picture.objgen)
+        # What could not be followed may draw an image larger than anything that could.
+        placement = found.placements.get(picture.objgen) if found.complete else None
         soft_mask = picture.objgen in masks
         return images.recode(picture, aim, placement, soft_mask=soft_mask, archived=archived)
 

@@ -15,9 +15,12 @@ def strip(things: Iterable[Object]) -> int:
     for thing in things:
         if not isinstance(thing, Dictionary | Stream):
             continue
-        keys = [key for key in _PRIVATE if key in thing]
-        if isinstance(thing, Stream) and thing.get(Name.Subtype) == Name.Image:
-            keys += [key for key in ("/Metadata",) if key in thing]
+        is_image = isinstance(thing, Stream) and thing.get(Name.Subtype) == Name.Image
+        is_form = isinstance(thing, Stream) and thing.get(Name.Subtype) == Name.Form
+        # In a dictionary of resources the same words are anybody's names.
+        if not (is_image or is_form or thing.get(Name.Type) in (Name.Page, Name.Catalog)):
+            continue
+        keys = [key for key in (*_PRIVATE, *(["/Metadata"] if is_image else [])) if key in thing]
         for key in keys:
             del thing[key]
         gone += len(keys)

@@ -89,15 +89,16 @@ class _Surveyor:
     def visit(self, page: Page) -> None:
         unit = page.obj.get_float(Name.UserUnit, 1.0) or 1.0
         upright: Linear = (unit, 0.0, 0.0, unit)
+        resources = page.obj.get(Name.Resources)
         try:
-            resources = page.obj.get(Name.Resources)
             if _draws_objects(resources):
                 self._follow(page.obj, resources, _State(upright), 0)
         except MALFORMED:
             self.found.complete = False  # what was found so far on this page stands
         try:
             for appearance, matrix in _appearances(page.obj, self._spend):
-                self._form(appearance, None, _State(_concatenate(matrix, upright)), 0)
+                # One without resources takes the page's, as a form does.
+                self._form(appearance, resources, _State(_concatenate(matrix, upright)), 0)
         except MALFORMED:
             self.found.complete = False
 

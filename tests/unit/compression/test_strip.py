@@ -21,3 +21,12 @@ def test_private_data_and_previews_go_and_the_documents_metadata_stays() -> None
     assert not {"/PieceInfo", "/Thumb"} & set(page.keys())
     assert Name.Metadata not in page.Resources.XObject.Im
     assert pdf.Root.Metadata.read_bytes() == b"about the document"
+
+
+def test_an_image_may_be_called_as_a_thumbnail_is() -> None:
+    pdf = pikepdf.new()
+    page = pdf.add_blank_page().obj
+    image = pdf.make_indirect(Stream(pdf, b"0", Subtype=Name.Image))
+    page.Resources = Dictionary(XObject=pdf.make_indirect(Dictionary(Thumb=image)))
+    strip(objects_of(pdf))
+    assert Name.Thumb in page.Resources.XObject

@@ -1,11 +1,16 @@
 """How large images are drawn, whatever draws them."""
 
+import hashlib
+import io
+
 import pikepdf
 import pytest
 from pikepdf import Array, Dictionary, Name, Pdf, Stream
 
 from backend.compression.engine import survey as surveying
+from backend.compression.engine.levels import Level, steps_from
 from backend.compression.engine.progress import Progress
+from backend.compression.engine.shrinking import shrink
 from backend.compression.engine.survey import Placement, survey
 
 
@@ -191,3 +196,39 @@ def test_every_page_is_reported(pdf: Pdf) -> None:
     pdf.add_blank_page()
     survey(Progress(seen.append).over(list(pdf.pages), 0.2, 0.6))
     assert seen == pytest.approx([0.2, 0.4, 0.6])
+
+
+def test_an_image_keeps_its_samples_where_a_page_cannot_be_followed() -> None:
+    pdf = pikepdf.new()
+    noise = hashlib.shake_256(b"noise").digest(400 * 400)
+    image = pdf.make_indirect(
+        Stream(
+            pdf,
+            noise,
+            Type=Name.XObject,
+            Subtype=Name.Image,
+            Width=400,
+            Height=400,
+            BitsPerComponent=8,
+            ColorSpace=Name.DeviceGray,
+        )
+    )
+    for content in (b"36 0 0 36 0 0 cm /Im Do", b"360.0.0 0 0 360 0 0 cm /Im Do"):
+        page = pdf.add_blank_page(page_size=(400, 400)).obj
+        page.Resources = Dictionary(XObject=Dictionary(Im=image))
+        page.Contents = pdf.make_stream(content)
+    file = io.BytesIO()
+    pdf.save(file)
+    with pikepdf.open(file) as opened:
+        shrink(opened, steps_from(Level.MEDIUM, 80)[0].aim, Progress(lambda _: None))
+        kept = opened.pages[1].Resources.XObject.Im
+        assert (kept.Width, kept.Height) == (400, 400)
+
+
+def test_an_appearance_without_resources_shows_in_the_pages_font(pdf: Pdf) -> None:
+    font = pdf.make_indirect(Dictionary(Type=Name.Font, Subtype=Name.TrueType))
+    look = a_form(pdf, b"BT /F1 9 Tf (X) Tj ET")
+    page = pdf.pages[0].obj
+    page.Resources = Dictionary(Font=Dictionary(F1=font))
+    page.Annots = Array([Dictionary(Subtype=Name.Stamp, Rect=[0, 0, 9, 9], AP=Dictionary(N=look))])
+    assert b"(X)" in survey(pdf.pages).shown[font.objgen]
