@@ -12,6 +12,7 @@ _ENDCHAR = b"\x0e"
 _CHARSET, _CHARSTRINGS, _ROS = 15, 17, (12, 30)
 _PREDEFINED_CHARSETS = 3
 
+_SHORT, _CALLS = 28, {10, 29}  # of charstrings: a number of two bytes, callsubr and callgsubr
 Span = tuple[int, int]
 
 
@@ -24,12 +25,33 @@ def emptied(font: bytes, cids: Set[int]) -> bytes:
     tops, at = _index(font, at)
     top = dict(_dictionary(font[slice(*tops[0])]))
     glyphs, _ = _index(font, int(top[(_CHARSTRINGS,)][0]))
-    kept = {0} | (_glyphs_of(font, top, len(glyphs), cids) if _ROS in top else set(cids))
+    if _ROS in top:
+        kept = {0} | _glyphs_of(font, top, len(glyphs), cids)
+    else:
+        kept = {0, *cids}
+        for start, end in (glyphs[glyph] for glyph in kept if glyph < len(glyphs)):
+            if _may_be_composed(font[start:end]):
+                raise ValueError("a glyph that may be made of others, which nothing names")
     smaller = bytearray(font)
     for glyph, (start, end) in enumerate(glyphs):
         if glyph not in kept and end > start:
             smaller[start:end] = _ENDCHAR + bytes(end - start - 1)
     return bytes(smaller)
+
+
+def _may_be_composed(glyph: bytes) -> bool:
+    """Whether a glyph without CID draws two others: endchar first, after four numbers at least.
+
+    See 5177, appendix C. One that begins with a subroutine may do it in there.
+    """
+    at = count = 0
+    while at < len(glyph):
+        byte = glyph[at]
+        if byte < 32 and byte != _SHORT:
+            return byte in _CALLS or (glyph[at : at + 1] == _ENDCHAR and count >= 4)
+        count += 1
+        at += 5 if byte == 255 else 3 if byte == _SHORT else 1 if byte < 247 else 2
+    return False
 
 
 def _index(font: bytes, at: int) -> tuple[list[Span], int]:

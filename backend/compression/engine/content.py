@@ -2,7 +2,7 @@
 
 import re
 
-from backend.compression.engine.tokens import INLINE, INLINE_OPEN, STRING
+from backend.compression.engine.tokens import INLINE, INLINE_OPEN, STRING, has_doubtful_image
 
 _EDGE, _END = rb"(?<![^\0\s\[\]()<>{}])", rb"(?![^\0\s\[\]()<>{}/%])"
 _PART = re.compile(
@@ -27,7 +27,7 @@ def rounded(content: bytes) -> bytes:
     """
     if len(content) > LENGTH_MAX or not _WORTH_IT.search(content):
         return content
-    return _PART.sub(_short, content)
+    return content if has_doubtful_image(content) else _PART.sub(_short, content)
 
 
 def _short(part: re.Match[bytes]) -> bytes:

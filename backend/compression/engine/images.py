@@ -26,6 +26,7 @@ from backend.compression.engine.samples import (
     bilevel_rows,
     filters_of,
     is_lossless,
+    is_transformed,
     open_jpeg,
     read_samples,
     size_of,
@@ -147,6 +148,8 @@ def _coarser(rows: bytes, size: Size, wanted: Size) -> bytes:
 def _exact(image: Stream, *, soft_mask: bool, archived: bool) -> Recoded | None:
     """The same samples in fewer bytes."""
     size = size_of(image)
+    if is_transformed(image):
+        return None
     if filters_of(image) == ("/DCTDecode",):
         return _if_smaller(image, Recoded(optimised(image.read_raw_bytes()), size))
     if not is_lossless(image) or image.get(Name.BitsPerComponent) != 8 or _is_indexed(image):

@@ -77,7 +77,9 @@ def slimmed(profile: bytes, *, output: bool = False) -> bytes:
         struct.unpack_from(">4sII", profile, _HEADER + 4 + _ENTRY * index) for index in range(count)
     ]
     tables = any(tag.startswith((b"A2B", b"D2B")) for tag, *_ in entries)
-    dropped = _ASIDE if output or not tables else _ASIDE | _OUTPUT
+    # Of a printer's profile the way to its inks says how black its black is.
+    needed = output or not tables or profile[_CLASS] == b"prtr"
+    dropped = _ASIDE if needed else _ASIDE | _OUTPUT
     kept = [entry for entry in entries if entry[0] not in dropped]
     if len(kept) == len(entries):
         return _undated(profile[:_HEADER]) + profile[_HEADER:]

@@ -99,6 +99,8 @@ def read_samples(image: Stream, wanted: Size) -> Samples | None:
     """
     if _is_stencil(image) or isinstance(image.get(Name.Mask), Array) or Name.F in image:
         return None
+    if is_transformed(image):
+        return None
     if is_lossless(image):
         return _plain(image)
     filters = filters_of(image)
@@ -109,6 +111,13 @@ def read_samples(image: Stream, wanted: Size) -> Samples | None:
     if filters == ("/JPXDecode",):
         return _jpeg2000(image)
     return None
+
+
+def is_transformed(image: Stream) -> bool:
+    """Whether a parameter, and not the JPEG itself, says what its colours are (7.4.8)."""
+    parameters = image.get(Name.DecodeParms)
+    each = parameters if isinstance(parameters, Array) else [parameters]
+    return any(isinstance(one, Dictionary) and Name.ColorTransform in one for one in each)
 
 
 def open_jpeg(data: bytes) -> Image.Image:
@@ -161,9 +170,7 @@ def _unpack(image: Stream, mode: str, count: int, bits: int) -> Image.Image:
 
 def _jpeg(image: Stream, data: bytes, wanted: Size) -> Samples | None:
     picture = open_jpeg(data)
-    space, parameters = image.get(Name.ColorSpace), image.get(Name.DecodeParms)
-    if isinstance(parameters, Dictionary) and Name.ColorTransform in parameters:
-        return None
+    space = image.get(Name.ColorSpace)
     count = components_of(space)
     if space is None or count is None or picture.mode != _MODES[count]:
         return None

@@ -23,6 +23,7 @@ Linear = tuple[float, float, float, float]
 ObjectId = tuple[int, int]
 
 _UPRIGHT: Linear = (1.0, 0.0, 0.0, 1.0)
+_BOUNDLESS: Linear = (1e9, 0.0, 0.0, 1e9)
 _NESTING_MAX = 12
 # Forms that draw forms that draw forms multiply quickly: past this, nothing is known. So many take
 # some six seconds, to which a content adds by its length and by being drawn at all.
@@ -152,6 +153,7 @@ class _Surveyor:
             self._form(group, resources, state, nesting)
         if isinstance(font, Array) and len(font) == 2:
             state = _State(state.ctm, font[0])
+            self._glyphs(font[0], resources, state, nesting)
         return state
 
     def _draw(self, name: str, resources: Object | None, state: _State, nesting: int) -> None:
@@ -186,9 +188,13 @@ class _Surveyor:
         procedures = font.get(Name.CharProcs)
         if not isinstance(procedures, Dictionary):
             return
-        if font.is_indirect:
-            self._glyphs_of.add(font.objgen)
-        resources = font.get(Name.Resources) or inherited
+        own = font.get(Name.Resources)
+        if font.is_indirect and own is not None:
+            self._glyphs_of.add(font.objgen)  # else they are what the page has
+        resources = own or inherited
+        # How large a glyph is drawn is for the font's matrix, its size and the text's to say: what
+        # is in one counts as larger than anything.
+        state = _State(_BOUNDLESS, state.font)
         for procedure in procedures.values():
             if isinstance(procedure, Stream) and _draws_objects(resources):
                 self._follow(procedure, resources, state, nesting + 1)

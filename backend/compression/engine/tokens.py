@@ -12,7 +12,7 @@ _FLAT = rb"(?:[^()\\]++|\\.)*+"
 STRING = rb"(?:\((?:[^()\\]++|\\.|\((?:[^()\\]++|\\.|\(" + _FLAT + rb"\))*+\))*+\)"
 STRING += rb"|<[0-9A-Fa-f\s]*+>)"
 # Nothing is tried twice, so that a content of such beginnings without ends takes no longer.
-INLINE = rb"(?<![^\s])BI\s(?>.*?\sID\s)(?>.*?\sEI(?![^\s]))"
+INLINE = rb"(?<![^\s])BI\s++(?=/)(?>.*?\sID\s)(?>.*?\sEI(?![^\s]))"
 INLINE_OPEN = rb"(?<![^\s])BI\s"
 _TOKEN = re.compile(
     rb"(?P<string>" + STRING + rb")"
@@ -23,11 +23,25 @@ _TOKEN = re.compile(
     rb"|(?P<open>\(|" + INLINE_OPEN + rb")",
     re.DOTALL,
 )
+_INLINE = re.compile(INLINE, re.DOTALL)
+_TEXT = bytes([9, 10, 12, 13, *range(32, 127)])
+_TOLD_BY = 16  # bytes after an image
 _SHOWING = {b"Tj", b"TJ", b"'", b'"'}
 
 # An operator, and its operand: six numbers of cm, the name of Do, gs and Tf, what is shown by Tj
 # and its like. q and Q have none.
 Operation = tuple[bytes, tuple[float, ...] | str | frozenset[bytes] | None]
+
+
+def has_doubtful_image(content: bytes) -> bool:
+    """Whether an inline image may end later than where it seems to, as what follows is no text.
+
+    Nothing but its decoder knows where its data ends (ISO 32000-2, 8.9.7); so readers look too.
+    """
+    return any(
+        content[image.end() : image.end() + _TOLD_BY].translate(None, _TEXT)
+        for image in _INLINE.finditer(content)
+    )
 
 
 def operations(content: bytes) -> Iterator[Operation]:
@@ -36,6 +50,8 @@ def operations(content: bytes) -> Iterator[Operation]:
     The operators that show text come as `Tj`, with their strings as they are written. Raises
     ValueError where that cannot be told.
     """
+    if has_doubtful_image(content):
+        raise ValueError("an image within the content that may end elsewhere")
     name, strings, before = "", set[bytes](), 0
     for token in _TOKEN.finditer(content):
         kind = token.lastgroup

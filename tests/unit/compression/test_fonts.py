@@ -15,7 +15,7 @@ from fontTools.ttLib.tables.ttProgram import Program
 from pikepdf import Array, Dictionary, Name, Pdf, Stream
 from PIL import Image
 
-from backend.compression.engine import Level, compress
+from backend.compression.engine import Level, cff, compress
 from backend.compression.engine.fonts import empty_unused
 from backend.compression.engine.survey import survey
 
@@ -282,3 +282,17 @@ def test_a_damaged_program_is_left_as_it_is(cut: int) -> None:
 
         for smaller in emptied(a_document(font_of, b"<0001>")):
             assert len(smaller) <= len(damaged) + 100
+
+
+@pytest.mark.parametrize(
+    ("glyph", "composed"),
+    [
+        (bytes([139, 139, 204, 249 - 0, 100, 14]), True),  # adx ady bchar achar endchar
+        (bytes([28, 0, 1, 139, 139, 204, 204, 14]), True),
+        (bytes([140, 10]), True),
+        (bytes([140, 140, 21, 139, 139, 139, 139, 14]), False),  # it draws something first
+        (bytes([14]), False),
+    ],
+)
+def test_glyphs_that_others_are_drawn_in_are_told(glyph: bytes, composed: bool) -> None:
+    assert cff._may_be_composed(glyph) is composed

@@ -343,3 +343,25 @@ def test_a_scan_of_600_dots_per_inch_has_300_at_the_highest_level_alone(
         with pikepdf.open(target) as pdf:
             assert (image_of(pdf).Width, image_of(pdf).BitsPerComponent) == (width, 1)
         assert apart(seen(source)[0], seen(target)[0]) < 12
+
+
+@pytest.mark.parametrize("in_array", [False, True])
+@pytest.mark.parametrize("level", [Level.LOSSLESS, Level.MEDIUM])
+def test_a_jpeg_whose_colours_a_parameter_tells_keeps_them(
+    in_array: bool,
+    level: Level,
+    drawn: Drawn,
+    image_of: ImageOf,
+    tmp_path: Path,
+    photo: Image.Image,
+) -> None:
+    told = Dictionary(ColorTransform=0)
+    entries = as_jpeg(photo, Name.DeviceRGB)
+    source = drawn(**entries, DecodeParms=Array([told]) if in_array else told)
+    with pikepdf.open(source) as pdf:
+        before = image_of(pdf).read_raw_bytes()
+    target = tmp_path / "small.pdf"
+    compress(source, target, level=level)
+    with pikepdf.open(target) as pdf:
+        assert image_of(pdf).read_raw_bytes() == before
+        assert Name.DecodeParms in image_of(pdf)

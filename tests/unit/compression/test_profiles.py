@@ -88,3 +88,12 @@ def test_profiles_that_something_is_printed_or_blended_in_keep_what_is_for_outpu
         assert b"B2A0" in found[output.objgen]
         assert b"gamt" not in found[output.objgen]
         assert found[output.objgen][12:16] == profile[12:16]
+
+
+def test_a_printers_profile_keeps_the_way_to_its_inks() -> None:
+    profile = bytearray(a_profile(b"A2B0", b"B2A0", b"gamt"))
+    profile[12:16] = b"prtr"
+    slim = profiles.slimmed(bytes(profile))
+    assert slim[12:16] == b"prtr"
+    assert b"B2A0" in slim
+    assert b"gamt" not in slim

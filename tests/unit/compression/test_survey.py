@@ -232,3 +232,38 @@ def test_an_appearance_without_resources_shows_in_the_pages_font(pdf: Pdf) -> No
     page.Resources = Dictionary(Font=Dictionary(F1=font))
     page.Annots = Array([Dictionary(Subtype=Name.Stamp, Rect=[0, 0, 9, 9], AP=Dictionary(N=look))])
     assert b"(X)" in survey(pdf.pages).shown[font.objgen]
+
+
+@pytest.mark.parametrize("by", [b"/F1 72 Tf", b"/GS1 gs"])
+def test_an_image_within_a_glyph_is_as_large_as_the_glyph_may_be(by: bytes, pdf: Pdf) -> None:
+    image = an_image(pdf)
+    glyph = pdf.make_indirect(Stream(pdf, b"1 0 0 1 0 0 cm /Im Do"))
+    font = pdf.make_indirect(
+        Dictionary(
+            Type=Name.Font,
+            Subtype=Name.Type3,
+            FontMatrix=[1, 0, 0, 1, 0, 0],
+            CharProcs=Dictionary(a=glyph),
+            Resources=Dictionary(XObject=Dictionary(Im=image)),
+        )
+    )
+    page = pdf.pages[0].obj
+    page.Resources = Dictionary(
+        Font=Dictionary(F1=font), ExtGState=Dictionary(GS1=Dictionary(Font=Array([font, 72])))
+    )
+    page.Contents = pdf.make_stream(b"BT " + by + b" (a) Tj ET")
+    assert survey(pdf.pages).placements[image.objgen].width > 1e6
+
+
+def test_glyphs_without_resources_show_what_each_page_has(pdf: Pdf) -> None:
+    glyph = pdf.make_indirect(Stream(pdf, b"BT /F1 1 Tf (x) Tj ET"))
+    drawn = pdf.make_indirect(
+        Dictionary(Type=Name.Font, Subtype=Name.Type3, CharProcs=Dictionary(a=glyph))
+    )
+    pdf.add_blank_page(page_size=(600, 800))
+    fonts = [pdf.make_indirect(Dictionary(Type=Name.Font, Number=each)) for each in range(2)]
+    for page, font in zip(pdf.pages, fonts, strict=True):
+        page.obj.Resources = Dictionary(Font=Dictionary(F1=font, T3=drawn))
+        page.obj.Contents = pdf.make_stream(b"BT /T3 9 Tf (a) Tj ET")
+    shown = survey(pdf.pages).shown
+    assert all(b"(x)" in shown[font.objgen] for font in fonts)

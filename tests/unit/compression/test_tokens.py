@@ -62,3 +62,14 @@ def test_a_long_line_without_an_end_takes_no_long_time() -> None:
 def test_an_inline_image_without_an_end_is_an_error_at_once() -> None:
     with pytest.raises(ValueError, match="without an end"):
         read(b"BI ID BI " * 100_000)
+
+
+@pytest.mark.parametrize("data", [b"\x10 EI \nBI \x80\x81", b"\x10 EI Q \xff\xfe", b" EI BI (x"])
+def test_an_image_whose_data_looks_like_its_end_is_an_error(data: bytes) -> None:
+    with pytest.raises(ValueError, match="image"):
+        read(b"BI /W 4 /H 4 /BPC 8 /CS /G ID " + data + b"\nEI Q (XYZ) Tj")
+
+
+def test_what_follows_an_image_within_the_content_is_told() -> None:
+    content = b"BI /W 1 /H 1 /BPC 8 /CS /G ID \x80\nEI Q\nBT /F1 9 Tf (XYZ) Tj ET"
+    assert read(content)[-1] == (b"Tj", frozenset({b"(XYZ)"}))
